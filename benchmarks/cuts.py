@@ -1,0 +1,226 @@
+"""Compare shot detectors on videos whose cuts were marked by eye.
+
+    python -m benchmarks.cuts [--videos DIR] [--truth FILE] [--errors]
+
+Prints precision, recall, F1 and processor time per frame of each detector, without decoding.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from curation.shots.fused import Fused
+from curation.shots.pyscenedetect import Adaptive, Cascade, Content, Hash, Histogram, Threshold
+from curation.shots.types import COARSE_SHORT_SIDE_PX, Boundary, CoarseFrame, ShotDetector
+
+TOLERANCE_FRAMES = 2
+"""Marks made by eye and decoders' first frames differ by this much at most."""
+
+DETECTORS: dict[str, ShotDetector] = {
+    "Fused": Fused(),
+    "Content 27": Content(),
+    "Adaptive 3.5": Adaptive(),
+    "Threshold": Threshold(),
+    "Histogram": Histogram(),
+    "Hash": Hash(),
+    "Cascade 10/20/30": Cascade(),
+}
+
+
+@dataclass(frozen=True)
+class CutTruth:
+    """What was marked in one video.
+
+    Attributes:
+        hard: first frames of new shots after hard cuts.
+        ignore: half-open ranges of frames in which nothing counts.
+        ambiguous: frames near which nothing counts.
+    """
+
+    hard: tuple[int, ...]
+    ignore: tuple[tuple[int, int], ...] = ()
+    ambiguous: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class CutScore:
+    """Counts of one or more videos.
+
+    Attributes:
+        hits: marked cuts that were found.
+        false: boundaries (middles of ranges) that match nothing.
+        missed: marked cuts that were not found.
+    """
+
+    hits: int = 0
+    false: tuple[int, ...] = ()
+    missed: tuple[int, ...] = ()
+
+    @property
+    def precision(self) -> float:
+        """Share of the found boundaries that are right; 1 when none was found."""
+        return self.hits / (self.hits + len(self.false)) if self.hits or self.false else 1.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the marked cuts that were found; 1 when there is none."""
+        return self.hits / (self.hits + len(self.missed)) if self.hits or self.missed else 1.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
+
+    def __add__(self, other: "CutScore") -> "CutScore":
+        """Pool the counts of two sets of videos."""
+        return CutScore(self.hits + other.hits, self.false + other.false, self.missed + other.missed)
+
+
+def score_cuts(found: Iterable[Boundary], truth: CutTruth, tolerance: int = TOLERANCE_FRAMES) -> CutScore:
+    """Match boundaries with marked hard cuts one to one.
+
+    A boundary matches a cut within `tolerance` frames of its range. One that matches none is false, unless it
+    overlaps an ignored range or comes near an ambiguous frame. A marked cut inside an ignored range may be
+    found but cannot be missed.
+
+    Args:
+        found: boundaries of one video, in frames.
+        truth: the marks of the same video.
+        tolerance: frames.
+
+    Returns:
+        The counts.
+    """
+    open_cuts = sorted(truth.hard)
+    hits, false = 0, []
+    # Exact boundaries choose first: a range may match any of several cuts.
+    for boundary in sorted(found, key=lambda b: (b.end - b.start, b.start)):
+        near = [cut for cut in open_cuts if boundary.start - tolerance <= cut <= boundary.end + tolerance]
+        middle = (boundary.start + boundary.end) // 2
+        if near:
+            open_cuts.remove(min(near, key=lambda cut: abs(cut - middle)))
+            hits += 1
+        elif not _counts_neither_way(boundary, truth, tolerance):
+            false.append(middle)
+    missed = [cut for cut in open_cuts if not any(start <= cut < end for start, end in truth.ignore)]
+    return CutScore(hits, tuple(sorted(false)), tuple(missed))
+
+
+def _counts_neither_way(boundary: Boundary, truth: CutTruth, tolerance: int) -> bool:
+    """Whether a boundary touches frames at which nothing counts."""
+    end = max(boundary.end, boundary.start + 1)
+    ignored = any(boundary.start < stop and end > start for start, stop in truth.ignore)
+    return ignored or any(boundary.start - tolerance <= at <= boundary.end + tolerance for at in truth.ambiguous)
+
+
+def detect(detector: ShotDetector, frames: Sequence[CoarseFrame], fps: float) -> tuple[list[Boundary], float]:
+    """Run a detector over frames.
+
+    Returns:
+        Its boundaries, and the processor seconds it took.
+    """
+    started_s = time.process_time()
+    state = detector.start(fps)
+    found = [boundary for frame in frames for boundary in state.push(frame)]
+    found += state.finish()
+    return found, time.process_time() - started_s
+
+
+def coarse_frames(path: Path, stream: int | None = None) -> Iterator[CoarseFrame]:
+    """Decode the coarse frames of a video.
+
+    Args:
+        path: the file.
+        stream: index of the stream in the container; None is the first video stream.
+
+    Yields:
+        The frames, in order of presentation.
+    """
+    with av.open(str(path)) as container:
+        source = container.streams.video[0] if stream is None else container.streams[stream]
+        source.thread_type = "NONE"
+        first_s: float | None = None
+        for index, frame in enumerate(container.decode(source)):
+            first_s = frame.time if first_s is None else first_s
+            yield _coarse(frame, index, (frame.time or 0.0) - (first_s or 0.0))
+
+
+def _coarse(frame: av.VideoFrame, index: int, time_s: float) -> CoarseFrame:
+    """Scale the planes of one decoded frame and widen them to full range."""
+    if frame.format.name not in ("yuv420p", "yuvj420p", "yuv420p10le"):
+        frame = frame.reformat(format="yuv420p")
+    deep = frame.format.name.endswith("10le")
+    full = frame.format.name.startswith("yuvj") or frame.color_range == 2
+    scale = min(1.0, COARSE_SHORT_SIDE_PX / min(frame.width, frame.height))
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height))
+    scaled = []
+    for number, plane in enumerate(frame.planes[:3]):
+        samples = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(plane.height, -1)[:, : plane.width]
+        size = (width, height) if number == 0 else (width // 2, height // 2)
+        levels = cv2.resize(samples, size, interpolation=cv2.INTER_LINEAR).astype(np.float32) / (4 if deep else 1)
+        if not full:
+            levels = (levels - 16) * (255 / 219) if number == 0 else (levels - 128) * (255 / 224) + 128
+        scaled.append(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    return CoarseFrame(index, time_s, scaled[0], np.stack(scaled[1:]))
+
+
+def read_truth(path: Path) -> dict[str, CutTruth]:
+    """Read the marks of the videos that have hard cuts marked, by file name."""
+    videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+    return {
+        name: CutTruth(
+            tuple(marks["hard"]),
+            tuple((start, end) for start, end in marks.get("ignore", ())),
+            tuple(marks.get("ambiguous", ())),
+        )
+        for name, marks in videos.items()
+        if "hard" in marks
+    }
+
+
+def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> None:
+    """Print the table."""
+    totals = dict.fromkeys(DETECTORS, CutScore())
+    spent_s = dict.fromkeys(DETECTORS, 0.0)
+    count = 0
+    for name, marks in sorted(truth.items()):
+        frames = list(coarse_frames(videos / name))
+        count += len(frames)
+        fps = (len(frames) - 1) / frames[-1].time_s if len(frames) > 1 and frames[-1].time_s > 0 else 25.0
+        for label, detector in DETECTORS.items():
+            found, took_s = detect(detector, frames, fps)
+            score = score_cuts(found, marks)
+            totals[label] += score
+            spent_s[label] += took_s
+            if show_errors and (score.false or score.missed):
+                print(f"{label:18} {name}: false {list(score.false)} missed {list(score.missed)}")
+    print(f"{len(truth)} videos, {count} frames, {sum(len(marks.hard) for marks in truth.values())} hard cuts")
+    print(f"{'detector':18} {'precision':>9} {'recall':>7} {'F1':>6} {'ms/frame':>9}")
+    for label, score in totals.items():
+        per_frame_ms = 1000 * spent_s[label] / max(1, count)
+        print(f"{label:18} {score.precision:9.3f} {score.recall:7.3f} {score.f1:6.3f} {per_frame_ms:9.3f}")
+
+
+def main() -> None:
+    """Read the command line and compare."""
+    shared = Path(os.environ.get("SELECTS_SHARED", Path(__file__).parents[1] / ".." / "shared"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cuts", description="Compare shot detectors.")
+    parser.add_argument("--videos", type=Path, default=shared / "videos", help="folder of the videos")
+    parser.add_argument("--truth", type=Path, default=shared / "truth" / "cuts_by_eye.json", help="file of the marks")
+    parser.add_argument("--errors", action="store_true", help="list what each detector got wrong")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    compare(args.videos, read_truth(args.truth), args.errors)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""One decode of a source: shots, clips, pixel scores, frame samples and previews. Runs in the media child."""
+
+import dataclasses
+import hashlib
+import json
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from curation.clock import StepClock
+from curation.errors import MediaError
+from curation.files import atomic_write
+from curation.judge import TRANSITION, rules_of, still_standing
+from curation.recipe import Recipe
+from curation.samples import SampleStore, encode_samples
+from curation.schema import blank_row, work_schema
+from curation.shots.divide import Divider, Piece
+from curation.shots.types import CoarseFrame
+from curation.sources import looks_like_image
+from curation.types import ClipInput, Frames, Operator, Row, Sampling, Segment, Source, SourceFacts, Span
+from curation.video.decode import Clock, FrameReader, read_frames
+from curation.video.frame import DecodedFrame, RgbFrame
+from curation.video.image import image_facts, read_image
+from curation.video.probe import probe_video
+from curation.video.segments import divide_source
+
+NAMESPACE = uuid.UUID("5e1ec751-0000-5000-8000-000000000001")
+PREVIEW = Sampling(rate_fps=2.0, count=4, short_side_px=144, color="rgb")
+OVERRUN_S = 1.0
+"""How far past its end a segment looks, to tell whether a cut lies exactly on the border."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker of a run knows: the recipe and the output folder."""
+
+    recipe: Recipe
+    out: str
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """Operators whose columns the table has."""
+        return tuple(self.recipe.operators)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One segment of a source, ready to be decoded: the unit of work."""
+
+    source: Source
+    source_id: str
+    facts: SourceFacts
+    segment: Segment
+
+
+Beat = Callable[[float], None]
+"""Called with the seconds of footage dealt with since the last call: a sign of life."""
+
+
+def probe_source(plan: Plan, source: Source, beat: Beat) -> list[Task]:
+    """Hash a source, read its facts and divide it into segments.
+
+    Raises:
+        MediaError: unreadable, or nothing to see in it.
+    """
+    source_id = content_id(source.file, beat)
+    whole = Segment(0, 1, None, None)
+    if looks_like_image(source.file):
+        facts = image_facts(source.file, read_image(source.file, plan.recipe.limits.max_pixels))
+        return [Task(source, source_id, facts, whole)]
+    facts, scan = probe_video(source.file)
+    if facts.coded_width_px * facts.coded_height_px > plan.recipe.limits.max_pixels:
+        raise MediaError(f"{facts.coded_width_px}x{facts.coded_height_px} is above limits.max_pixels")
+    return [Task(source, source_id, facts, s) for s in divide_source(facts, scan, plan.recipe.shots.segment_s)]
+
+
+def content_id(path: Path, beat: Beat) -> str:
+    """Give the SHA-256 of a file.
+
+    Raises:
+        MediaError: the file is empty, gone or unreadable.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+                size += len(chunk)
+                beat(0.0)
+    except OSError as error:
+        raise MediaError(error.strerror or type(error).__name__) from None
+    if size == 0:
+        raise MediaError("the file is empty")
+    return digest.hexdigest()
+
+
+def analyse(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Row]:
+    """Decode one segment and give a row for each clip in it.
+
+    Damage ends the segment: the clips before it stay, and a `failed` row says when and why. The last row
+    carries the segment's totals in its work columns.
+    """
+    rows = _image_rows(plan, task, clock) if task.facts.type == "image" else _video_rows(plan, task, beat, clock)
+    held: Row | None = None
+    for count, row in enumerate(rows, 1):
+        if held is not None:
+            yield held
+        held = {**row, "_segment_rows": count}
+    if held is not None:
+        yield held
+
+
+def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
+    """Give the row that says what was lost: a whole source, or a stretch from the error's time on."""
+    span = "" if error.time_s is None else f"{error.time_s:.6f}-"
+    row = blank_row(work_schema(plan.writers))
+    row |= _source_columns(source) | {
+        "clip_id": clip_id(task.source_id if task else "", source, f"{step}:{span}"),
+        "type": "image" if looks_like_image(source.file) else "video",
+        "start_s": error.time_s,
+        "status": "failed",
+        "reasons": [],
+        "error": f"{step}: {error}" + (f" (from {error.time_s:.2f} s on)" if error.time_s is not None else ""),
+        "_segment": 0,
+        "_segments": 1,
+        "_segment_rows": 1,
+        "_segment_frames": 0,
+    }
+    return row | _task_columns(task) if task else row
+
+
+def clip_id(source_id: str, source: Source, span: str) -> str:
+    """Give the uuid5 of source content, input-relative path and span."""
+    return str(uuid.uuid5(NAMESPACE, json.dumps([source_id, source.path, span])))
+
+
+def reader_of(plan: Plan) -> FrameReader:
+    """Give the frame reader that the recipe asks for."""
+    if plan.recipe.reader == "decord":
+        from curation.video.decord_reader import read_frames_decord
+
+        return read_frames_decord
+    return read_frames
+
+
+def pooled_samplings(plan: Plan, media: str) -> dict[str, Sampling]:
+    """Give the samplings of the operators that run in pools of their own, by operator."""
+    pooled = {name: op for pool in plan.recipe.pools.values() for name, op in pool.items()}
+    return {n: op.sampling for n, op in pooled.items() if media in op.media and op.sampling is not None}
+
+
+class _ClipScorer:
+    """Measures one clip after another from the samples that were taken for it."""
+
+    def __init__(self, plan: Plan, task: Task, clock: StepClock):
+        self.plan, self.task, self.clock = plan, task, clock
+        media = task.facts.type
+        pixel: dict[str, Operator] = {n: op for n, op in plan.recipe.pixel_operators.items() if media in op.media}
+        self._scorers = [(name, op.sampling, op.load()) for name, op in pixel.items()]
+        self._pooled = pooled_samplings(plan, media)
+        self._rules = rules_of(plan.recipe)
+        self._pending = frozenset(c for n in self._pooled for c in plan.recipe.operators[n].writes)
+        own = [s for _, s, _ in self._scorers if s is not None]
+        self.samplings = [*own, *self._pooled.values(), PREVIEW]
+
+    def row(self, span: Span, store: SampleStore, fixed: Row, fallback: Frames | None) -> Row:
+        facts = self.task.facts
+        row = blank_row(work_schema(self.plan.writers))
+        row |= _source_columns(self.task.source) | _task_columns(self.task) | fixed
+        for name, sampling, score in self._scorers:
+            with self.clock.step(name):
+                frames = store.take(sampling, span) if sampling else Frames(np.zeros((0, 2, 2), np.uint8), np.zeros(0))
+                if frames is not None:
+                    row |= score([ClipInput(facts, span, frames)])[0]
+        with self.clock.step("previews"):
+            frames = store.take(PREVIEW, span) or fallback
+            if frames is not None:
+                write_previews(Path(self.plan.out), row["clip_id"], frames)
+        with self.clock.step("samples"):
+            wanted = self.plan.recipe.score_rejected or still_standing(row, self._rules, self._pending)
+            if self._pooled and wanted:
+                row["_samples"] = encode_samples({n: store.take(s, span) for n, s in self._pooled.items()})
+        return row
+
+
+def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Row]:
+    shots, segment = plan.recipe.shots, task.segment
+    times = Clock.of(task.facts)
+    start_s = times.seconds(segment.start_pts) if segment.start_pts is not None else 0.0
+    border_s = times.seconds(segment.end_pts) if segment.end_pts is not None else None
+    read_to = times.pts(border_s + OVERRUN_S) if border_s is not None else None
+    scorer = _ClipScorer(plan, task, clock)
+    store = SampleStore(scorer.samplings, start_s)
+    divider = Divider(shots.min_s, shots.max_s, shots.trim_s)
+    settings = plan.recipe.detector
+    detector, lag_s = settings.start(task.facts.fps or 25.0), settings.lag_s
+    coarse_held: deque[CoarseFrame] = deque()
+    count, end_s, error, goes_on = 0, start_s, None, border_s is not None
+
+    def row_of(piece: Piece) -> Row:
+        span = Span(piece.start_s, piece.end_s, piece.start, piece.end - piece.start)
+        fixed = {
+            "clip_id": clip_id(task.source_id, task.source, f"{span.start_s:.6f}-{span.end_s:.6f}"),
+            "shot_index": piece.shot,
+            "shot_start_s": piece.shot_start_s,
+            "shot_end_s": piece.shot_end_s,
+            "start_s": span.start_s,
+            "end_s": span.end_s,
+            "duration_s": span.duration_s,
+            "start_frame": span.start_frame,
+            "num_frames": span.num_frames,
+            "reasons": [TRANSITION] if piece.kind == "transition" else [],
+        }
+        row = scorer.row(span, store, fixed, _coarse_preview(coarse_held, span))
+        store.drop_before(span.end_s)
+        while coarse_held and coarse_held[0].time_s < span.end_s - 1e-6:
+            coarse_held.popleft()
+        return row
+
+    frames = clock.each("decode", reader_of(plan)(task.source.file, task.facts, segment.start_pts, read_to))
+    boundaries = []
+    try:
+        for frame in frames:
+            with clock.step("scale"):
+                coarse = frame.coarse()
+            if border_s is not None and frame.time_s >= border_s - 1e-6:
+                with clock.step("shots"):
+                    boundaries += detector.push(coarse)
+                beat(0.0)
+                continue
+            with clock.step("samples"):
+                store.offer(frame, coarse.luma)
+                coarse_held.append(coarse)
+            divider.push(frame.time_s)
+            with clock.step("shots"):
+                found = detector.push(coarse)
+            for boundary in found:
+                for piece in divider.close(boundary):
+                    yield row_of(piece)
+            for piece in divider.settle(frame.time_s - lag_s):
+                yield row_of(piece)
+            count, end_s = count + 1, frame.time_s + frame.duration_s
+            beat(frame.duration_s)
+    except MediaError as caught:
+        error = caught
+    if border_s is not None and error is None:
+        end_s = border_s
+    with clock.step("shots"):
+        boundaries += detector.finish()
+    divider.end(end_s)
+    for boundary in boundaries:
+        if boundary.start >= count:
+            goes_on = goes_on and boundary.start > count
+            continue
+        for piece in divider.close(dataclasses.replace(boundary, end=min(boundary.end, count))):
+            yield row_of(piece)
+    totals = {"_segment_frames": count, "_segment_end_s": end_s if count else None, "_border": int(goes_on)}
+    for piece in divider.finish():
+        yield row_of(piece) | totals
+    if error is None and count == 0:
+        error = MediaError("no frame could be decoded", start_s)
+    if error is not None:
+        if error.time_s is None:
+            error = MediaError(str(error), end_s if count else None)
+        yield failed_row(plan, task.source, "analyse", error, task) | totals
+
+
+def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Iterator[Row]:
+    """Give the one row of a still image."""
+    try:
+        pixels = read_image(task.source.file, plan.recipe.limits.max_pixels)
+    except MediaError as error:
+        yield failed_row(plan, task.source, "analyse", error, task)
+        return
+    span = Span(0.0, 1.0, 0, 1)  # a span of one frame, so that samplings apply to images as they stand
+    scorer = _ClipScorer(plan, task, clock)
+    frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, 1.0)
+    store = SampleStore(scorer.samplings, 0.0)
+    store.offer(frame, frame.coarse().luma)
+    fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1, "reasons": []}
+    yield scorer.row(span, store, fixed, None) | {"_segment_frames": 1}
+
+
+def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
+    """Read an analysed clip again and give the samples that its pooled operators ask for.
+
+    Raises:
+        MediaError: the source cannot be read any more.
+    """
+    samplings = pooled_samplings(plan, task.facts.type)
+    if task.facts.type == "image":
+        span, begin_s = Span(0.0, 1.0, 0, 1), 0.0
+        frames: Iterator[DecodedFrame] = iter([RgbFrame(read_image(task.source.file, 1 << 40), 0, 0.0, 1.0)])
+    else:
+        span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
+        # A second earlier, so that the grid stands as it stood when the clip was first seen.
+        begin_s = max(0.0, span.start_s - 1.0)
+        times = Clock.of(task.facts)
+        start_pts = times.pts(begin_s) if begin_s > 0 else None
+        frames = reader_of(plan)(task.source.file, task.facts, start_pts, times.pts(span.end_s))
+    store = SampleStore(samplings.values(), begin_s)
+    for frame in frames:
+        store.offer(frame, frame.coarse().luma)
+        beat(0.0)
+    return encode_samples({name: store.take(s, span) for name, s in samplings.items()})
+
+
+def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
+    """Write up to four small JPEGs of a clip: `previews/<first two hex digits>/<clip_id>-<n>.jpg`."""
+    for number, picture in enumerate(frames.pixels):
+        jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+        atomic_write(preview_path(out, clip_id, number), jpeg)
+
+
+def preview_path(out: Path, clip_id: str, number: int) -> Path:
+    """Give where a clip's preview lies."""
+    return out / "previews" / clip_id[:2] / f"{clip_id}-{number}.jpg"
+
+
+def _coarse_preview(held: deque[CoarseFrame], span: Span) -> Frames | None:
+    """Give a preview of a clip too short for the sampling grid, from its coarse frames."""
+    inside = [c for c in held if span.start_s - 1e-6 <= c.time_s < span.end_s - 1e-6]
+    chosen = inside[:: max(1, len(inside) // 4)][:4]
+    if not chosen:
+        return None
+    pictures = []
+    for coarse in chosen:
+        height, width = coarse.luma.shape
+        u, v = (cv2.resize(plane, (width, height)) for plane in coarse.chroma)
+        pictures.append(cv2.cvtColor(np.dstack([coarse.luma, v, u]), cv2.COLOR_YCrCb2RGB))
+    return Frames(np.stack(pictures), np.array([c.time_s for c in chosen]))
+
+
+def _source_columns(source: Source) -> Row:
+    return {
+        "source_path": source.path,
+        "source_root": source.root,
+        "source_size_bytes": source.size_bytes,
+        "source_mtime_ns": source.mtime_ns,
+    }
+
+
+def _task_columns(task: Task) -> Row:
+    facts = task.facts
+    return {
+        "type": facts.type,
+        "source_id": task.source_id,
+        "width_px": facts.width_px,
+        "height_px": facts.height_px,
+        "short_side_px": min(facts.width_px, facts.height_px),
+        "area_px": facts.width_px * facts.height_px,
+        "fps": facts.fps,
+        "codec": facts.codec,
+        "_segment": task.segment.index,
+        "_segments": task.segment.count,
+    }

@@ -1,0 +1,91 @@
+"""Accepted clips become files, from the same second read as the captioner's frames. Runs in the media child."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from curation.analyse import Beat, Plan, Task, reader_of
+from curation.errors import MediaError
+from curation.samples import SampleStore, encode_samples
+from curation.types import Row, Sampling, Span
+from curation.video.decode import Clock
+from curation.video.write import Box, Written, copy_streams, transcode, write_image
+
+FOLDER = "train"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What cutting a clip gave: columns for its row, and the captioner's frames as packed samples."""
+
+    columns: Row
+    samples: bytes | None
+
+
+def cut_clip(plan: Plan, row: Row, task: Task, sampling: Sampling | None, beat: Beat) -> Cut:
+    """Write an accepted clip's file and take the captioner's frames.
+
+    Raises:
+        MediaError: the span cannot be read or written.
+    """
+    samples = _caption_frames(plan, row, task, sampling, beat) if sampling else None
+    beat(0.0)
+    if plan.recipe.cut.mode == "none":
+        return Cut({}, samples)
+    suffix = "jpg" if task.facts.type == "image" else "mp4"
+    place = f"{FOLDER}/{row['clip_id']}.{suffix}"
+    written = _write(plan, row, task, Path(plan.out) / place)
+    columns: Row = {
+        "clip_path": place,
+        "clip_width_px": written.width_px,
+        "clip_height_px": written.height_px,
+        "clip_fps": written.fps,
+        "clip_num_frames": written.num_frames,
+    }
+    if plan.recipe.cut.mode == "copy" and task.facts.type == "video":
+        kept = written.span
+        columns |= {
+            "start_s": kept.start_s,
+            "end_s": kept.end_s,
+            "duration_s": kept.duration_s,
+            "start_frame": kept.start_frame,
+            "num_frames": kept.num_frames,
+        }
+    return Cut(columns, samples)
+
+
+def _write(plan: Plan, row: Row, task: Task, to: Path) -> Written:
+    cut, file = plan.recipe.cut, task.source.file
+    box = _box(row) if cut.crop_bars else None
+    if task.facts.type == "image":
+        return write_image(file, task.facts, cut, box, plan.recipe.limits.max_pixels, to)
+    span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
+    if cut.mode == "copy":
+        return copy_streams(file, task.facts, span, to)
+    return transcode(file, task.facts, span, cut, box, to)
+
+
+def _box(row: Row) -> Box | None:
+    """Give the picture inside the bars, None where there are none."""
+    box = row.get("content_box")
+    return tuple(box) if box and row.get("letterbox") else None  # type: ignore[return-value]
+
+
+def _caption_frames(plan: Plan, row: Row, task: Task, sampling: Sampling, beat: Beat) -> bytes | None:
+    if task.facts.type == "image":
+        from curation.video.frame import RgbFrame
+        from curation.video.image import read_image
+
+        span = Span(0.0, 1.0, 0, 1)
+        frames = iter([RgbFrame(read_image(task.source.file, plan.recipe.limits.max_pixels), 0, 0.0, 1.0)])
+    else:
+        span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
+        times = Clock.of(task.facts)
+        frames = reader_of(plan)(task.source.file, task.facts, times.pts(span.start_s), times.pts(span.end_s))  # type: ignore[assignment]
+    store = SampleStore([sampling], span.start_s)
+    for frame in frames:
+        store.offer(frame, frame.coarse().luma)
+        beat(0.0)
+    taken = store.take(sampling, span)
+    if taken is None:
+        raise MediaError("no frame for the captioner", span.start_s)
+    return encode_samples({"caption": taken})

@@ -1,0 +1,270 @@
+"""From the published table to what trainers read: JSON, CSV, JSON lines or tar shards.
+
+Every format holds the accepted clips that have a file and a caption, in the table's order, and is written
+in one pass over the table, so that a million clips need no more memory than a thousand.
+
+Captions are data and go out exactly as they are. In particular a caption that begins with `=`, `+`, `-`
+or `@` is not disarmed in the CSV, since a trainer would learn the disarming: do not open that file in a
+spreadsheet that runs formulas.
+"""
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal, get_args
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from curation.errors import UserError, nearest
+from curation.files import atomic_folder, atomic_path
+
+Format = Literal["internal", "webvid", "diffusers", "webdataset"]
+INTERNAL_NAME = "json_of_internal_datasets.json"
+WEBVID_NAME = "webvid.csv"
+DIFFUSERS_NAME = "train/metadata.jsonl"
+WEBDATASET_NAME = "webdataset"
+
+# Key of the exported record: column of the table it comes from.
+RECORD = {
+    "file_path": "clip_path",
+    "text": "caption",
+    "type": "type",
+    "width": "clip_width_px",
+    "height": "clip_height_px",
+    "fps": "clip_fps",
+    "num_frames": "clip_num_frames",
+    "clip_id": "clip_id",
+}
+ROWS_PER_BATCH = 8192
+SHARD_ROWS = 1000
+SHARD_BYTES = 1_000_000_000  # webdataset's own advice: shards of about a gigabyte stream well
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote, and which accepted rows it had to leave out.
+
+    Attributes:
+        paths: files written.
+        rows: rows in them.
+        without_file: accepted rows left out because they have not been cut yet.
+        without_caption: accepted rows left out because they have a file but no caption.
+        not_videos: complete rows left out because the format names `.mp4` files only.
+    """
+
+    paths: tuple[Path, ...]
+    rows: int
+    without_file: int = 0
+    without_caption: int = 0
+    not_videos: int = 0
+
+
+@dataclass
+class Tally:
+    """Counts kept while rows pass."""
+
+    accepted: int = 0
+    rows: int = 0
+    without_file: int = 0
+    without_caption: int = 0
+    not_videos: int = 0
+
+    def result(self, *paths: Path) -> ExportResult:
+        """Give the counts with the files written."""
+        return ExportResult(paths, self.rows, self.without_file, self.without_caption, self.not_videos)
+
+
+def export(
+    out: Path,
+    format: Format,
+    absolute: bool = False,
+    shard_rows: int = SHARD_ROWS,
+    shard_bytes: int = SHARD_BYTES,
+) -> ExportResult:
+    """Write one trainer's format from the table of an output folder.
+
+    Args:
+        out: output folder; the table is `out/clips/part-*.parquet`.
+        format: `internal` (`json_of_internal_datasets.json`), `webvid` (`webvid.csv`), `diffusers`
+            (`train/metadata.jsonl`) or `webdataset` (`webdataset/shard-000000.tar` and on).
+        absolute: name files by absolute path; `internal` and `webvid` only.
+        shard_rows: most clips in one tar of `webdataset`.
+        shard_bytes: most bytes of clip files in one tar; a single larger clip has its own tar.
+
+    Raises:
+        UserError: no table; accepted rows but none with a file; a request that the format cannot meet.
+    """
+    out = Path(out)
+    if format not in get_args(Format):
+        raise UserError(f"export: no format {format!r}{nearest(str(format), list(get_args(Format)))}")
+    if absolute and format in ("diffusers", "webdataset"):
+        raise UserError(f"export: {format} names its files relative to itself; leave --absolute out")
+    if shard_rows < 1 or shard_bytes < 1:
+        raise UserError("export: a shard needs room for at least one row and one byte")
+    table = open_table(out)
+    tally = Tally()
+    records = complete_records(table, out, tally)
+    if format == "webdataset":
+        return write_webdataset(out, records, tally, shard_rows, shard_bytes)
+    if format == "internal":
+        target, write = out / INTERNAL_NAME, write_internal
+    elif format == "webvid":
+        target, write = out / WEBVID_NAME, write_webvid
+    else:
+        target, write = out / DIFFUSERS_NAME, write_diffusers
+        target.parent.mkdir(exist_ok=True)
+    prefix = out.resolve() if absolute else None
+    with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        write(file, records, tally, prefix)
+    return tally.result(target)
+
+
+def open_table(out: Path) -> ds.Dataset:
+    """Open the table of an output folder without reading a row.
+
+    Raises:
+        UserError: there is none, or it lacks a column.
+    """
+    parts = sorted((out / "clips").glob("part-*.parquet"))
+    if not parts:
+        raise UserError(f"{out}: no table (clips/part-*.parquet) here; run `curate` with this folder as --output")
+    table = ds.dataset([str(part) for part in parts], format="parquet")
+    lacking = [column for column in (*RECORD.values(), "status") if column not in table.schema.names]
+    if lacking:
+        raise UserError(f"{out}: its table has no column '{lacking[0]}'; was it written by this program?")
+    return table
+
+
+def complete_records(table: ds.Dataset, out: Path, tally: Tally) -> Iterator[Record]:
+    """Give a record for every accepted row with a file and a caption, in the table's order.
+
+    The clip's file is under `file_path`, relative to `out`, as in the table.
+
+    Raises:
+        UserError: after the last row, when there are accepted rows of which none has a file.
+    """
+    batches = table.to_batches(
+        columns=list(RECORD.values()),
+        filter=pc.field("status") == "accepted",
+        batch_size=ROWS_PER_BATCH,
+        batch_readahead=1,
+        fragment_readahead=1,
+        use_threads=False,
+    )
+    for batch in batches:
+        for row in batch.to_pylist():
+            tally.accepted += 1
+            if row["clip_path"] is None:
+                tally.without_file += 1
+            elif row["caption"] is None:
+                tally.without_caption += 1
+            else:
+                yield {name: row[column] for name, column in RECORD.items()}
+    if tally.accepted and tally.without_file == tally.accepted:
+        raise UserError(
+            f"{out}: none of its {tally.accepted} accepted clips has a file, as with `cut: none`; "
+            "set another cut in the recipe and run `curate` again, or train from the table itself, "
+            "which reads spans of the sources"
+        )
+
+
+def write_internal(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
+    """Write the JSON array of EasyAnimate-style trainers, one clip on each line."""
+    file.write("[")
+    for record in records:
+        file.write(",\n" if tally.rows else "\n")
+        file.write(to_json({**record, "file_path": placed(record["file_path"], prefix)}))
+        tally.rows += 1
+    file.write("\n]\n")
+
+
+def write_webvid(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
+    """Write `videoid,name,page_dir`: the file is `{page_dir}/{videoid}.mp4`, so images cannot be named."""
+    # Every field in quotes: only then does a lone carriage return survive every reader.
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(("videoid", "name", "page_dir"))
+    for record in records:
+        path = PurePosixPath(placed(record["file_path"], prefix))
+        if record["type"] != "video" or path.suffix != ".mp4":
+            tally.not_videos += 1
+            continue
+        writer.writerow((path.stem, record["text"], path.parent.as_posix()))
+        tally.rows += 1
+
+
+def write_diffusers(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
+    """Write `metadata.jsonl` beside the files (an `imagefolder` or `videofolder` of Hugging Face datasets)."""
+    for record in records:
+        path = PurePosixPath(record["file_path"])
+        if not path.is_relative_to("train"):
+            raise UserError(f"{path}: not under train/, where metadata.jsonl is; export another format")
+        file.write(to_json({"file_name": path.relative_to("train").as_posix(), "text": record["text"]}) + "\n")
+        tally.rows += 1
+
+
+def write_webdataset(
+    out: Path, records: Iterator[Record], tally: Tally, shard_rows: int, shard_bytes: int
+) -> ExportResult:
+    """Write tar shards with `<clip_id>.mp4|.jpg`, `.txt` and `.json`; the set of shards appears whole.
+
+    The same rows and files give the same bytes.
+    """
+    names: list[str] = []
+    shard: tarfile.TarFile | None = None
+    rows = size_bytes = 0
+    with atomic_folder(out / WEBDATASET_NAME) as folder:
+        try:
+            for record in records:
+                media = out / record["file_path"]
+                if not media.is_file():
+                    raise UserError(f"{media}: the table names this file, but it is gone; run `curate` again")
+                media_bytes = media.stat().st_size
+                if shard is None or rows == shard_rows or size_bytes + media_bytes > shard_bytes:
+                    if shard is not None:
+                        shard.close()
+                    names.append(f"shard-{len(names):06d}.tar")
+                    shard = tarfile.open(folder / names[-1], "w", format=tarfile.PAX_FORMAT)
+                    rows = size_bytes = 0
+                add_sample(shard, record, media)
+                rows, size_bytes = rows + 1, size_bytes + media_bytes
+                tally.rows += 1
+        finally:
+            if shard is not None:
+                shard.close()
+    return tally.result(*(out / WEBDATASET_NAME / name for name in names))
+
+
+def add_sample(shard: tarfile.TarFile, record: Record, media: Path) -> None:
+    """Add the three members of one clip to a tar."""
+    key = record["clip_id"]
+    facts = {name: value for name, value in record.items() if name != "file_path"}
+    with open(media, "rb") as file:
+        add_member(shard, key + media.suffix, file, media.stat().st_size)
+    for suffix, text in ((".txt", record["text"]), (".json", to_json(facts))):
+        content = text.encode()
+        add_member(shard, key + suffix, io.BytesIO(content), len(content))
+
+
+def add_member(shard: tarfile.TarFile, name: str, content: IO[bytes], size_bytes: int) -> None:
+    """Add one file without owner or time, so that equal content gives equal shards."""
+    member = tarfile.TarInfo(name)  # mtime, uid and gid are 0, the owner's names empty
+    member.size = size_bytes
+    member.mode = 0o644
+    shard.addfile(member, content)
+
+
+def to_json(record: Record) -> str:
+    """Give one line of JSON with characters as they are, not escaped to ASCII."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
+def placed(path: str, prefix: Path | None) -> str:
+    """Give a table's path as the trainer shall see it: unchanged, or under an absolute folder."""
+    return path if prefix is None else (prefix / path).as_posix()

@@ -1,0 +1,138 @@
+"""A persistent child process for media, watched over: killed when silent, replaced when dead."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from curation.analyse import Plan
+from curation.errors import MediaError
+
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+
+
+class InternalError(Exception):
+    """A bug of ours that a source brought to light: its row fails with the place, the run goes on."""
+
+
+class _Died(Exception):
+    """The child is gone, or had to be killed."""
+
+
+class MediaProcess:
+    """Runs media tasks in a child process.
+
+    A child that dies or says nothing for `limits.silence_s` is replaced and the task tried again, up to
+    `limits.tries` times; results that were already handed out are not handed out twice, since tasks are
+    deterministic.
+    """
+
+    def __init__(self, plan: Plan, on_beat: Callable[[float], None] = lambda seconds: None):
+        """Keep the plan; the child starts with the first task."""
+        self._plan, self._on_beat = plan, on_beat
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self.cpu_s: dict[str, float] = {}
+
+    def run(self, name: str, *arguments: Any) -> Iterator[Any]:
+        """Run a task of `curation.child` and give its results as they come.
+
+        Raises:
+            MediaError: the source cannot be read, or its decoder crashed, hung or ran out of memory on every
+                try.
+            InternalError: a bug of ours.
+        """
+        given = 0
+        limits = self._plan.recipe.limits
+        for attempt in range(1, limits.tries + 1):
+            try:
+                for number, item in enumerate(self._once(name, arguments), 1):
+                    if number > given:
+                        given = number
+                        yield item
+                return
+            except _Died as died:
+                self.close()
+                if attempt == limits.tries:
+                    tries = f" ({limits.tries} tries)" if limits.tries > 1 else ""
+                    raise MediaError(f"{died}{tries}") from None
+            except GeneratorExit:
+                self.close()
+                raise
+
+    def one(self, name: str, *arguments: Any) -> Any:
+        """Run a task that gives one result; raises as `run` does."""
+        return next(iter(list(self.run(name, *arguments))))
+
+    def close(self) -> None:
+        """End the child."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+
+    def _once(self, name: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
+        connection = self._connection or self._start()
+        silence_s = self._plan.recipe.limits.silence_s
+        try:
+            connection.send((name, arguments))
+            while True:
+                if not connection.poll(silence_s):
+                    raise _Died(f"the decoder gave no sign of life for {silence_s:g} s")
+                kind, *values = connection.recv()
+                if kind == "beat":
+                    self._on_beat(values[0])
+                elif kind == "item":
+                    yield values[0]
+                else:
+                    break
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            raise _Died(self._cause_of_death()) from None
+        self._count(values[-1])
+        if kind == "media":
+            raise MediaError(values[0], values[1])
+        if kind == "bug":
+            raise InternalError(values[0])
+
+    def _start(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        home = str(Path(__file__).resolve().parents[1])
+        environment = os.environ | ONE_THREAD
+        environment["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "curation.child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is the run's business, not the decoder's
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send(self._plan)
+        return self._connection
+
+    def _cause_of_death(self) -> str:
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the decoder hung up"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"the decoder crashed ({signal.Signals(-code).name})"
+        return f"the decoder ended unasked (exit {code})"
+
+    def _count(self, spent: dict[str, float]) -> None:
+        for step, seconds in spent.items():
+            self.cpu_s[step] = self.cpu_s.get(step, 0.0) + seconds

@@ -1,0 +1,313 @@
+"""The recipe: a strict YAML file that names shots, operators, rules, captioner and cut."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from curation.errors import UserError, nearest
+from curation.schema import BY_NAME, STEP_WRITERS
+from curation.settings import build, key, meaning_of, plain
+from curation.shots import DETECTORS
+from curation.shots.types import ShotDetector
+from curation.types import Captioner, Operator
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The operators and captioners there are, by name, and the names that are only announced."""
+
+    operators: Mapping[str, type[Operator]]
+    captioners: Mapping[str, type[Captioner]]
+    planned: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ShotSettings:
+    """How sources are divided into clips."""
+
+    detector: str = key("fused", f"what finds the cuts: {', '.join(sorted(DETECTORS))}")
+    settings: dict[str, Any] = key({}, "the detector's own settings")
+    min_s: float = key(3.0, "shorter clips are rejected (rule on duration_s); no piece of a long shot is shorter")
+    max_s: float = key(10.0, "longer shots are taken in pieces of this length; the last two share the rest")
+    trim_s: float = key(0.0, "taken off both ends of a shot, as far as min_s remains")
+    segment_s: float = key(120.0, "sources are divided at keyframes about this far apart, to be decoded in parallel")
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that contradict each other."""
+        if not 0 < self.min_s <= self.max_s:
+            raise ValueError(f"min_s ({self.min_s}) must be above 0 and at most max_s ({self.max_s})")
+        if self.trim_s < 0 or self.segment_s < 2 * self.max_s:
+            raise ValueError("trim_s must not be negative, segment_s at least twice max_s")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Accept a row only if `min <= value <= max`; a missing value rejects."""
+
+    min: float | None = key(None, "lowest value accepted")
+    max: float | None = key(None, "highest value accepted")
+
+    def __post_init__(self) -> None:
+        """Refuse rules that say nothing or nothing can pass."""
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """Who writes the captions."""
+
+    captioner: str = key("template", "which captioner")
+    settings: dict[str, Any] = key({}, "its own settings")
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    """How accepted clips become files."""
+
+    mode: Literal["transcode", "copy", "none"] = key(
+        "transcode", "transcode (x264, frame-exact), copy (streams as they are, from a keyframe on), none (virtual)"
+    )
+    crf: int = key(18, "x264 quality: 0 lossless, 18 visually so, 23 usual")
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = key(
+        "veryfast", "x264 speed against size"
+    )
+    short_side_px: int | None = key(None, "scale files down to this short side; null keeps the source's size")
+    fps: float | None = key(None, "give files this frame rate, by time; null keeps every frame and its time")
+    crop_bars: bool = key(False, "cut off the bars that the letterbox operator found")
+
+    def __post_init__(self) -> None:
+        """Refuse values no encoder takes."""
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf {self.crf} is outside 0..51")
+        if (self.short_side_px is not None and self.short_side_px < 16) or (self.fps is not None and self.fps <= 0):
+            raise ValueError("short_side_px must be at least 16, fps above 0")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one source may cost before it is given up."""
+
+    tries: int = key(2, "times a source that crashed or hung its decoder is tried in all")
+    silence_s: float = key(30.0, "seconds without a sign of life after which a decoder is killed")
+    memory_gb: float = key(4.0, "memory a decoder process may allocate")
+    max_pixels: int = key(134_217_728, "largest picture, width times height")
+
+    def __post_init__(self) -> None:
+        """Refuse limits under which nothing can run."""
+        if self.tries < 1 or self.silence_s <= 0 or self.memory_gb <= 0 or self.max_pixels < 1:
+            raise ValueError("tries must be at least 1, the other limits above 0")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many processes each step gets; null: as many as fit the machine."""
+
+    analyse: int | None = key(None, "decoding and pixel scores")
+    score: int | None = key(None, "each pool of pooled operators")
+    cut: int | None = key(None, "second read and encoding")
+
+    def __post_init__(self) -> None:
+        """Refuse pools without workers."""
+        if any(n is not None and n < 1 for n in (self.analyse, self.score, self.cut)):
+            raise ValueError("a step needs at least 1 worker")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: everything that decides what an output holds."""
+
+    reader: Literal["pyav", "decord"] = key("pyav", "who decodes: pyav or decord")
+    shots: ShotSettings = key(ShotSettings(), "how sources are divided into clips")
+    operators: dict[str, Any] = key({}, "scores to measure, with their settings; `false` leaves one out")
+    score_rejected: bool = key(False, "measure the dearer scores of clips that a rule has rejected already, too")
+    rules: dict[str, Rule] = key({}, "bounds on columns; a clip outside any of them is rejected with the reason")
+    caption: CaptionSettings = key(CaptionSettings(), "who writes the captions")
+    cut: CutSettings = key(CutSettings(), "how accepted clips become files")
+    limits: Limits = key(Limits(), "what one source may cost")
+    workers: Workers = key(Workers(), "processes for each step")
+
+    @property
+    def detector(self) -> ShotDetector:
+        """The shot detector with its settings."""
+        return build(DETECTORS[self.shots.detector], self.shots.settings, "shots.settings")
+
+    @property
+    def pixel_operators(self) -> dict[str, Operator]:
+        """Operators that run beside the decoder, on every clip."""
+        return {name: op for name, op in self.operators.items() if op.pool is None}
+
+    @property
+    def pools(self) -> dict[str, dict[str, Operator]]:
+        """Operators that run in worker pools of their own, by pool."""
+        pools: dict[str, dict[str, Operator]] = {}
+        for name, op in self.operators.items():
+            if op.pool is not None:
+                pools.setdefault(op.pool, {})[name] = op
+        return pools
+
+    def writer_of(self, column: str) -> str:
+        """Give the step or operator that writes a column."""
+        return BY_NAME[column].writer
+
+
+# Sections that say how a run is carried out, not what an output holds.
+RUN_SECTIONS = frozenset({"limits", "workers"})
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str], tables: Tables) -> tuple[Recipe, Captioner]:
+    """Read a recipe file and apply `key=value` overrides.
+
+    Args:
+        path: YAML file; None: all defaults.
+        overrides: `dotted.key=value` with YAML values, e.g. `rules.motion.min=0.5`.
+        tables: the operators and captioners there are.
+
+    Raises:
+        UserError: unreadable file, unknown key (with the nearest name), wrong value, or an operator that is
+            not available.
+    """
+    raw = _read(path) if path else {}
+    for override in overrides:
+        _apply(raw, override)
+    return resolve(raw, tables)
+
+
+def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
+    """Turn plain YAML values into a recipe and its captioner; raises as `load_recipe` does."""
+    raw = dict(raw)
+    named = raw.pop("operators", None) or {}
+    if not isinstance(named, Mapping):
+        raise UserError(f"operators: expected names and settings, got {named!r}")
+    operators = {
+        name: build(_operator(str(name), tables), None if settings is True else settings, f"operators.{name}")
+        for name, settings in named.items()
+        if settings is not False
+    }
+    rules = {str(k): v for k, v in (raw.get("rules") or {}).items() if v is not False}
+    recipe = build(Recipe, {**raw, "rules": rules}, "recipe")
+    recipe = dataclasses.replace(recipe, operators=operators)
+    if recipe.shots.detector not in DETECTORS:
+        raise UserError(f"shots.detector: unknown '{recipe.shots.detector}'{nearest(recipe.shots.detector, list(DETECTORS))}")
+    build(DETECTORS[recipe.shots.detector], recipe.shots.settings, "shots.settings")
+    _check_rules(recipe)
+    name = recipe.caption.captioner
+    if name in tables.planned:
+        raise UserError(f"caption.captioner: '{name}' is not available in this version (there is: {_list(tables.captioners)})")
+    if name not in tables.captioners:
+        raise UserError(f"caption.captioner: unknown '{name}'{nearest(name, list(tables.captioners))}")
+    return recipe, build(tables.captioners[name], recipe.caption.settings, "caption.settings")
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """Give the recipe as plain YAML values; `resolve` takes them back."""
+    values: dict[str, Any] = plain(recipe)
+    return values
+
+
+def what_differs(one: Recipe, other: Recipe) -> list[str]:
+    """Give the dotted keys in which two recipes would fill an output differently."""
+    a, b = recipe_values(one), recipe_values(other)
+    return [k for section in a if section not in RUN_SECTIONS for k in _differences(a[section], b[section], section)]
+
+
+def render_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML with every key's meaning beside it."""
+    out = io.StringIO()
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        _render(out, field.name, value, meaning_of(field), 0)
+    return out.getvalue()
+
+
+def _render(out: io.StringIO, name: str, value: Any, meaning: str, depth: int) -> None:
+    pad = "  " * depth
+    note = f"  # {meaning}" if meaning else ""
+    if dataclasses.is_dataclass(value) and dataclasses.fields(value):
+        out.write(f"{pad}{name}:{note}\n")
+        for field in dataclasses.fields(value):
+            _render(out, field.name, getattr(value, field.name), meaning_of(field), depth + 1)
+    elif isinstance(value, Mapping) and value:
+        out.write(f"{pad}{name}:{note}\n")
+        for k, v in value.items():
+            _render(out, str(k), v, BY_NAME[k].meaning if k in BY_NAME and depth == 0 else "", depth + 1)
+    else:
+        text = yaml.safe_dump(plain(value), default_flow_style=True, width=10_000, allow_unicode=True)
+        out.write(f"{pad}{name}: {text.removesuffix('...' + chr(10)).strip()}{note}\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"recipe {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"recipe {path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"recipe {path}: expected keys and values at the top level")
+    return values
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise UserError(f"'{override}': expected key=value, such as rules.motion.min=0.5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"'{override}': the value is not valid YAML") from None
+    *path, last = name.strip().split(".")
+    place = raw
+    for step in path:
+        if not isinstance(place.get(step), dict):
+            place[step] = {}
+        place = place[step]
+    place[last] = value
+
+
+def _operator(name: str, tables: Tables) -> type[Operator]:
+    if name in tables.operators:
+        return tables.operators[name]
+    if name in tables.planned:
+        raise UserError(
+            f"operators.{name}: not available in this version; leave it out with operators.{name}=false "
+            f"(there are: {_list(tables.operators)})"
+        )
+    raise UserError(f"operators: unknown operator '{name}'{nearest(name, list(tables.operators))}")
+
+
+def _check_rules(recipe: Recipe) -> None:
+    for name in recipe.rules:
+        column = BY_NAME.get(name)
+        if column is None:
+            raise UserError(f"rules: unknown column '{name}'{nearest(name, list(BY_NAME))}")
+        if column.writer not in STEP_WRITERS and column.writer not in recipe.operators:
+            raise UserError(f"rules.{name}: no operator of this recipe writes it; add operators.{column.writer}")
+        if column.dtype not in _NUMBERS or column.writer in ("table", "cut"):
+            raise UserError(f"rules.{name}: not a number that is known when clips are judged")
+
+
+def _differences(a: Any, b: Any, where: str) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for k in sorted({*a, *b}) for d in _differences(a.get(k), b.get(k), f"{where}.{k}")]
+    return [] if a == b else [where]
+
+
+def _list(names: Mapping[str, object]) -> str:
+    return ", ".join(sorted(names))
+
+
+_NUMBERS = frozenset({c.dtype for c in BY_NAME.values() if str(c.dtype) in ("double", "int64", "int32", "bool")})

@@ -1,0 +1,116 @@
+"""The table's columns: the one place that lists every column with type, unit, meaning and writer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+VIDEO = frozenset({"video"})
+BOTH = frozenset({"video", "image"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `writer` is the step or operator that fills it, `media` the types of row it exists for."""
+
+    name: str
+    dtype: pa.DataType
+    unit: str
+    meaning: str
+    writer: str
+    media: frozenset[str] = BOTH
+
+
+F, I, S = pa.float64(), pa.int64(), pa.string()  # noqa: E741 - a table reads better with short names
+C = Column
+
+COLUMNS: tuple[Column, ...] = (
+    C("clip_id", S, "", "uuid5 of source content, input-relative path and span", "analyse"),
+    C("type", S, "", "video or image", "analyse"),
+    C("source_path", S, "", "where from: path relative to source_root", "sources"),
+    C("source_root", S, "", "absolute folder that source_path is relative to", "sources"),
+    C("source_size_bytes", I, "bytes", "file size when planned; with the mtime it tells a changed source", "sources"),
+    C("source_mtime_ns", I, "ns", "time of last change when planned", "sources"),
+    C("source_id", S, "", "content id: SHA-256 of the file", "probe"),
+    C("source_clips", pa.int32(), "rows", "rows this source yields in all", "table"),
+    C("source_num_frames", I, "frames", "decoded frames of the chosen video stream", "table"),
+    C("source_duration_s", F, "s", "presentation length of the chosen video stream", "table", VIDEO),
+    C("shot_index", pa.int32(), "", "which shot of the source, from 0", "table", VIDEO),
+    C("shot_start_s", F, "s", "start of the shot as detected, before trimming and dividing", "analyse", VIDEO),
+    C("shot_end_s", F, "s", "end of the shot as detected", "analyse", VIDEO),
+    C("start_s", F, "s", "start of the clip in the source, from its first frame", "analyse", VIDEO),
+    C("end_s", F, "s", "end of the clip, exclusive", "analyse", VIDEO),
+    C("duration_s", F, "s", "end_s - start_s", "analyse", VIDEO),
+    C("start_frame", I, "frames", "decoded index of the clip's first frame", "table", VIDEO),
+    C("num_frames", I, "frames", "decoded frames in the clip", "analyse"),
+    C("width_px", I, "px", "of the source as displayed: rotation and pixel aspect applied", "probe"),
+    C("height_px", I, "px", "likewise", "probe"),
+    C("short_side_px", I, "px", "the smaller of the two", "probe"),
+    C("area_px", I, "px^2", "width times height", "probe"),
+    C("fps", F, "1/s", "mean frame rate of the source", "probe", VIDEO),
+    C("codec", S, "", "name of the source's codec", "probe"),
+    # -- operators; a table has the columns of the operators its recipe names
+    C("aspect_ratio", F, "", "width / height as displayed", "facts"),
+    C("bit_depth", pa.int32(), "bits", "per colour component", "facts"),
+    C("transfer", S, "", "sdr, pq (HDR10) or hlg", "facts"),
+    C("bit_rate_bps", I, "bit/s", "of the video stream", "facts", VIDEO),
+    C("is_vfr", pa.bool_(), "", "frame times are uneven", "facts", VIDEO),
+    C("has_audio", pa.bool_(), "", "the file has a sound stream", "facts", VIDEO),
+    C("motion", F, "%/s", "mean optical-flow speed, percent of the frame diagonal per second", "motion", VIDEO),
+    C("camera_pan_x", F, "%/s", "median flow to the right, percent of the diagonal per second", "motion", VIDEO),
+    C("camera_pan_y", F, "%/s", "median flow downwards", "motion", VIDEO),
+    C("camera_zoom", F, "1/s", "relative growth of the picture per second; negative when it shrinks", "motion", VIDEO),
+    C("sharpness", F, "", "variance of the Laplacian of luma at a fixed short side, mean over frames", "sharpness"),
+    C("brightness", F, "", "mean luma, 0 black to 1 white", "brightness"),
+    C("clipped", F, "", "share of pixels at black or at white, 0..1", "brightness"),
+    C("frozen", F, "", "share of frames equal to the one before, 0..1", "frozen", VIDEO),
+    C("letterbox", F, "", "share of the picture covered by bars, 0..1", "letterbox"),
+    C("content_box", pa.list_(pa.float64()), "", "picture inside the bars: left, top, right, bottom, 0..1", "letterbox"),
+    C("text_area", F, "", "share of the frame under text, union of quads, 0..1", "text_area"),
+    C("visual_quality", F, "", "exposure, contrast, colour, sharpness and block noise together, 0..1", "visual_quality"),
+    C("colors", pa.list_(S), "", "names of the dominant colours, the commonest first", "visual_quality"),
+    # -- verdict and what follows
+    C("status", S, "", "accepted, rejected or failed", "judge"),
+    C("reasons", pa.list_(S), "", "why rejected: <column>:low, :high or :missing, or a step's own word", "judge"),
+    C("error", S, "", "why failed: <step>: <message>", "any step"),
+    C("caption", S, "", "text for the trainer", "caption"),
+    C("caption_model", S, "", "what wrote it", "caption"),
+    C("caption_status", S, "", "ok, or what is wrong with it", "caption"),
+    C("clip_path", S, "", "file of the clip, relative to the output; null until cut", "cut"),
+    C("clip_width_px", I, "px", "of the written file", "cut"),
+    C("clip_height_px", I, "px", "likewise", "cut"),
+    C("clip_fps", F, "1/s", "likewise", "cut", VIDEO),
+    C("clip_num_frames", I, "frames", "frames that the written file decodes to", "cut"),
+)
+
+BY_NAME: dict[str, Column] = {column.name: column for column in COLUMNS}
+FINISH_COLUMNS = tuple(c.name for c in COLUMNS if c.writer in ("caption", "cut"))
+STEP_WRITERS = frozenset({"sources", "probe", "analyse", "table", "judge", "any step", "caption", "cut"})
+
+# What a row carries on its way and the published table leaves out.
+WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("_segment", pa.int32()),  # which segment of the source
+    ("_segments", pa.int32()),  # how many the source has
+    ("_segment_rows", pa.int32()),  # rows of this segment in all; null until its last row
+    ("_segment_frames", I),  # decoded frames of this segment; likewise
+    ("_segment_end_s", F),  # where its last frame ends
+    ("_border", pa.int32()),  # bit 1: the shot began before this segment; bit 2: it goes on after it
+    ("_samples", pa.binary()),  # encoded frames for pooled operators and the captioner
+)
+
+
+def table_schema(writers: Iterable[str]) -> pa.Schema:
+    """Give the Arrow schema of a table whose recipe names these operators."""
+    wanted = STEP_WRITERS | set(writers)
+    return pa.schema([pa.field(c.name, c.dtype) for c in COLUMNS if c.writer in wanted])
+
+
+def work_schema(writers: Iterable[str]) -> pa.Schema:
+    """Give the schema of rows under way: the table's columns and the work columns."""
+    return pa.schema([*table_schema(writers), *(pa.field(name, dtype) for name, dtype in WORK_COLUMNS)])
+
+
+def blank_row(schema: pa.Schema) -> dict[str, Any]:
+    """Give a row with every column null."""
+    return dict.fromkeys(schema.names)

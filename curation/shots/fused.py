@@ -1,0 +1,267 @@
+"""The default shot detector: several kinds of evidence, weighed together, no trained weights.
+
+A hard cut is a change that (1) covers most of the frame and small movement does not explain, (2) stands out
+from the changes around it on both sides, (3) lasts, so that it is no flash, and (4) changes structure, not only
+brightness. Dissolves and fades are found separately, over longer windows (`curation.shots.gradual`), as ranges.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from curation.shots import evidence, gradual
+from curation.shots.evidence import View
+from curation.shots.types import Boundary, CoarseFrame
+
+_NEIGHBOUR_S = 0.25
+"""Changes this near a frame are what its own change must stand out from; shorter than most shots."""
+_PEAK_S = 0.08
+"""Two cuts are at least this far apart: 2 frames at 24 per second."""
+_FLASH_S = 0.15
+"""A picture that is back within this time was interrupted by a flash, not cut (3 frames at 24 per second)."""
+_QUIET_LEVELS = 1.0
+"""Change of a still picture by noise and coding, in levels; keeps quiet footage from making cuts of it."""
+_TICK_S = 1 / 12
+"""Time between two looks for a dissolve."""
+_WINDOW_RATIO = 1.6
+_SHORTEST_WINDOW_S = 0.5
+_EPSILON_S = 1e-6
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Settings of the detector.
+
+    Attributes:
+        threshold: total evidence that makes a cut. Lower finds more cuts and more false ones; a change that
+            stands out 10 times on both sides already brings 4.6, unrelated pictures with correlation 0
+            another 2, unexplained structure up to 8, lasting change up to 5.
+        min_change_levels: changes below this many levels of 255 (after the tolerance to movement) are noise.
+        min_decorrelation: 1 - correlation of the pictures before and after; below it only the exposure changed.
+        min_persistence: least share of the change that must remain `_FLASH_S` later and earlier.
+        max_gradual_s: longest dissolve, and longest ramp of a fade, that is looked for. 0 finds hard cuts only.
+
+    A fade-in at the start of a segment is a boundary with `start == 0`; a fade-out at its end has `end` equal
+    to the number of frames. Black or white that lasts until a boundary has to be reported becomes a shot.
+    """
+
+    threshold: float = 11.0
+    min_change_levels: float = 3.0
+    min_decorrelation: float = 0.1
+    min_persistence: float = 0.5
+    max_gradual_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work.
+
+        Raises:
+            ValueError: a setting is negative, or the persistence exceeds 1.
+        """
+        values = (self.min_change_levels, self.min_decorrelation, self.min_persistence, self.max_gradual_s)
+        if min(values) < 0 or self.min_persistence > 1:
+            raise ValueError(f"settings must not be negative, min_persistence at most 1: {self}")
+
+    @property
+    def lag_s(self) -> float:
+        """Longest boundary plus the time a cut needs to be compared with what follows."""
+        return self.max_gradual_s + 1.0
+
+    def start(self, fps: float) -> "FusedState":
+        """Begin a segment of nominally `fps` frames per second."""
+        return FusedState(self, fps)
+
+
+class FusedState:
+    """The detector at work; holds the frames of about `lag_s`."""
+
+    def __init__(self, settings: Fused, fps: float) -> None:
+        """Begin a segment.
+
+        Raises:
+            ValueError: `fps` is not a positive number.
+        """
+        if not (math.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps must be positive, got {fps}")
+        self._settings = settings
+        self._near = max(3, round(_NEIGHBOUR_S * fps))
+        self._peak = max(1, round(_PEAK_S * fps))
+        self._flash = max(2, round(_FLASH_S * fps))
+        self._tick = max(1, round(_TICK_S * fps))
+        self._windows = _windows(settings.max_gradual_s, fps)
+        hold = max([2 * self._near + 2, self._near + self._flash + 3, *self._windows, round(settings.lag_s * fps)])
+        self._views: deque[View] = deque(maxlen=hold + 2)
+        self._changes: deque[float] = deque(maxlen=hold + 2)
+        self._times_s: deque[float] = deque(maxlen=hold + 2)
+        self._first = 0
+        self._count = 0
+        self._flat_from = -1
+        # Cuts found lately, at most one in every few frames of a window.
+        self._cuts: deque[int] = deque(maxlen=hold)
+        self._open: list[Boundary] = []
+        self._reported_end = 0
+
+    def push(self, frame: CoarseFrame) -> list[Boundary]:
+        """Take the next frame; see `DetectorState`."""
+        seen = evidence.view(frame)
+        if not self._count:
+            self._first = frame.index
+        self._changes.append(_change(self._views[-1], seen) if self._views else 0.0)
+        self._views.append(seen)
+        self._times_s.append(frame.time_s)
+        self._count += 1
+        self._look_for_cut(self._count - 1 - self._near)
+        if self._windows and self._count % self._tick == 0:
+            self._look_for_dissolve()
+        self._follow_flat(seen)
+        return self._release(frame.time_s - self._settings.lag_s)
+
+    def finish(self) -> list[Boundary]:
+        """Decide about the last frames; see `DetectorState`."""
+        for frame in range(max(0, self._count - self._near), self._count):
+            self._look_for_cut(frame)
+        return self._release(math.inf)
+
+    def _look_for_cut(self, frame: int) -> None:
+        """Decide whether a shot begins at `frame`, counted from the start of the segment."""
+        at = frame - (self._count - len(self._views))
+        if frame < 1 or at < 1:
+            return
+        changes = self._changes
+        change = changes[at]
+        if change < self._settings.min_change_levels:
+            return
+        around = [changes[i] for i in range(max(0, at - self._peak), min(len(changes), at + self._peak + 1))]
+        if change < max(around):
+            return
+        # The frame at a cut is sometimes a mixture of both shots (frame rate conversion, deinterlacing).
+        if any(self._is_cut(before, after) for before, after in ((at - 1, at), (at - 1, at + 1), (at - 2, at))):
+            self._cuts.append(frame)
+            self._add(Boundary(frame, frame))
+
+    def _is_cut(self, before: int, after: int) -> bool:
+        """Weigh the evidence for a cut between two held frames one or two apart."""
+        settings, views, changes = self._settings, self._views, self._changes
+        if before < 0 or after >= len(views):
+            return False
+        old, new = views[before], views[after]
+        steps = after - before
+        if steps == 2 and not gradual.is_mixture(old, views[before + 1], new):
+            return False
+        change = changes[after] if steps == 1 else _change(old, new)
+        earlier = [changes[i] for i in range(max(1, before + 1 - self._near), before + 1)]
+        later = [changes[i] for i in range(after + 1, min(len(changes), after + 1 + self._near))]
+        # Movement over two steps changes twice as much as over one. At either end of a segment one side is empty.
+        stands_out = [
+            change / (steps * _typical(side) + _QUIET_LEVELS) for side in (earlier or later, later or earlier)
+        ]
+        decorrelation = evidence.decorrelation(old, new)
+        if decorrelation < settings.min_decorrelation:
+            return False
+        score = sum(math.log(ratio + 0.3) for ratio in stands_out)
+        score += 2.0 * min(decorrelation, 1.0)
+        # Beyond 4 bins (32 levels) a shift of tone says no more than that the brightness changed.
+        score += 1.5 * math.log(min(evidence.tone_shift(old, new), 4.0) + 0.3)
+        # The dear measures come last, and only where the most they can bring would still decide.
+        if score + 13.0 < settings.threshold:
+            return False
+        persistence = self._persistence(before, after, change)
+        score += 5.0 * persistence
+        if persistence < settings.min_persistence or score + 8.0 < settings.threshold:
+            return False
+        return score + 8.0 * evidence.unexplained(old, new) >= settings.threshold
+
+    def _persistence(self, before: int, after: int, change: float) -> float:
+        """Least change between any frame shortly before and any shortly after, as a share of `change`; 0 to 1."""
+        reach = (0, max(1, self._flash // 2), self._flash)
+        olds = [self._views[before - k] for k in reach if before >= k]
+        news = [self._views[after + k] for k in reach if after + k < len(self._views)]
+        return min(1.0, min(_change(old, new) for old in olds for new in news) / change)
+
+    def _look_for_dissolve(self) -> None:
+        """Test the windows that end at the last frame at which cuts were looked for, the longest first."""
+        last = len(self._views) - self._near
+        offset = self._count - len(self._views)
+        for length in reversed(self._windows):
+            if length > last:
+                continue
+            found = gradual.dissolve([self._views[i] for i in range(last - length, last)])
+            if found:
+                start, end = (offset + last - length + i for i in found)
+                if not any(start < cut < end for cut in self._cuts):
+                    self._add(Boundary(self._over_flat(start), end))
+                    return
+
+    def _over_flat(self, start: int) -> int:
+        """Move the start of a fade-in back over the black before it, unless that is long enough to be a shot."""
+        offset = self._count - len(self._views)
+        first = start
+        while first > offset and gradual.is_flat(self._views[first - 1 - offset]):
+            first -= 1
+        held_all = offset == 0 and first == 0
+        return first if held_all or first > max(offset, self._reported_end) else start
+
+    def _follow_flat(self, newest: View) -> None:
+        """Let the fades that reached black grow over the black."""
+        frame = self._count - 1
+        if not gradual.is_flat(newest):
+            self._flat_from = -1
+            return
+        if self._flat_from < 0:
+            self._flat_from = frame
+        for boundary in self._open:
+            if boundary.start < boundary.end and self._flat_from <= boundary.end <= frame:
+                self._add(Boundary(boundary.start, frame + 1))
+                return
+
+    def _add(self, boundary: Boundary) -> None:
+        """Hold a boundary back until none can begin before it; join those that overlap, ranges over cuts."""
+        start, end = boundary.start, boundary.end
+        if self._reported_end and (start < self._reported_end or end <= self._reported_end):
+            # Most of it was reported already, or it is what follows: a shot must lie between.
+            if start == end or end - self._reported_end < (end - start) / 2:
+                return
+            start = self._reported_end
+        start = max(start, self._count - len(self._views))
+        kept = []
+        for other in self._open:
+            apart = other.end < start or end < other.start
+            if start == end and other.start == other.end:
+                apart = start != other.start
+            if apart:
+                kept.append(other)
+            else:
+                start, end = min(start, other.start), max(end, other.end)
+        self._open = sorted([*kept, Boundary(start, end)])
+
+    def _release(self, before_s: float) -> list[Boundary]:
+        """Give the boundaries that start no later than `before_s`, in frame indices of the source."""
+        ready: list[Boundary] = []
+        oldest = self._count - len(self._times_s)
+        while self._open and self._times_s[max(0, self._open[0].start - oldest)] <= before_s + _EPSILON_S:
+            boundary = self._open.pop(0)
+            if before_s < math.inf and boundary.start < self._flat_from and boundary.end == self._count:
+                # The black goes on: it is a shot of its own.
+                boundary = Boundary(boundary.start, self._flat_from)
+            self._reported_end = boundary.end
+            ready.append(Boundary(boundary.start + self._first, boundary.end + self._first))
+        return ready
+
+
+def _windows(longest_s: float, fps: float) -> list[int]:
+    """Lengths in frames of the windows searched for dissolves, each about 1.6 times the one before."""
+    if longest_s <= 0:
+        return []
+    # A window must hold the dissolve and some of what it joins.
+    count = max(1, math.ceil(math.log(max(longest_s, _SHORTEST_WINDOW_S) * 1.25 / _SHORTEST_WINDOW_S, _WINDOW_RATIO)))
+    return sorted({max(gradual.SAMPLES, round(_SHORTEST_WINDOW_S * _WINDOW_RATIO**k * fps)) for k in range(count + 1)})
+
+
+def _change(before: View, after: View) -> float:
+    """Change of brightness and colour that small movement does not explain, in levels."""
+    return evidence.residual(before, after) + evidence.colour_change(before, after)
+
+
+def _typical(changes: list[float]) -> float:
+    """Contraharmonic mean: repeated frames, which change nothing, leave it as it is (animation on twos, 24 in 60)."""
+    total = sum(changes)
+    return sum(c * c for c in changes) / total if total > 0 else 0.0

@@ -1,0 +1,108 @@
+"""Gradual transitions as interpolation between two pictures; a fade is one of which one picture is flat."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from curation.shots import evidence
+from curation.shots.evidence import View
+
+SAMPLES = 9
+"""Frames of a window at which its interpolation is tested; enough to see that no single step makes the change."""
+
+MIN_DIFFERENCE_LEVELS = 8.0
+"""Root mean square difference of the two ends; below it coding noise decides."""
+
+MAX_BACKSTEP, MAX_STEP = 0.05, 0.5
+"""Mixing shares may fall by noise only, and no eighth of a window may hold half of the change (that is a cut)."""
+
+MAX_FRAME_STEP = 0.35
+"""Largest part of the change that one frame may bring: 3 steps, or 6 frames of animation on twos."""
+
+MAX_MISFIT = 0.12
+"""Squared difference from the straight line between the ends, over that of the ends. A wipe or a passing object
+gives 0.25 (each pixel jumps once), an unrelated picture 0.75, a dissolve of still pictures 0."""
+
+MAX_DETAIL = 0.8
+"""Energy of fine detail half way over the mean of the ends: 0.5 for a mixture of unrelated pictures, 1 for motion
+(the variance dip of Alattar, "Detecting and compressing dissolve regions", 1993)."""
+
+MIN_RESIDUAL_LEVELS = 5.0
+"""The change must reach most of the frame (see `evidence.residual`): a title that fades in does not."""
+
+MIN_UNEXPLAINED, MIN_DECORRELATION = 0.4, 0.3
+"""The two ends must be as different as unrelated shots; panned, zoomed or relit views of one scene are not."""
+
+_SETTLED = 0.05
+
+FLAT_SPREAD_LEVELS, BLACK_LEVELS, WHITE_LEVELS = 5.0, 32.0, 223.0
+"""A frame is flat when its middle has less contrast than this and is darker or brighter than these."""
+
+
+def dissolve(views: Sequence[View]) -> tuple[int, int] | None:
+    """Find a dissolve that lies inside a window.
+
+    Args:
+        views: the frames of the window, in order.
+
+    Returns:
+        `(start, end)` within the window, half open, of the frames that mix two shots; None when the change
+        from the first to the last frame is not an interpolation between unrelated pictures.
+    """
+    last = len(views) - 1
+    first_view, last_view = views[0], views[last]
+    begin = first_view.tiny
+    change = last_view.tiny - begin
+    power = float(change @ change)
+    if power < MIN_DIFFERENCE_LEVELS**2 * change.size:
+        return None
+    # The middle alone turns most windows down, and costs a third of what all samples cost.
+    middle = views[last // 2].tiny - begin
+    middle_share = float(middle @ change) / power
+    if not 0.0 <= middle_share <= 1.0 or _misfit(middle, change, middle_share, power) > MAX_MISFIT:
+        return None
+    picked = np.linspace(0, last, SAMPLES).astype(int)
+    offsets = np.stack([views[i].tiny for i in picked]) - begin
+    shares = offsets @ change / power
+    steps = np.diff(shares)
+    mixed = (shares > 0.1) & (shares < 0.9)
+    if steps.min() < -MAX_BACKSTEP or steps.max() > MAX_STEP or mixed.sum() < 2:
+        return None
+    misfits = ((offsets - shares[:, None] * change) ** 2).sum(axis=1) / power
+    if misfits[mixed].max() > MAX_MISFIT:
+        return None
+    if evidence.residual(first_view, last_view) < MIN_RESIDUAL_LEVELS:
+        return None
+    if evidence.decorrelation(first_view, last_view) < MIN_DECORRELATION:
+        return None
+    halfway = views[picked[int(np.abs(shares - 0.5).argmin())]]
+    if evidence.detail(halfway) > MAX_DETAIL * (evidence.detail(first_view) + evidence.detail(last_view)) / 2:
+        return None
+    if evidence.unexplained(first_view, last_view) < MIN_UNEXPLAINED:
+        return None
+    course = (np.stack([v.tiny for v in views]) - begin) @ change / power
+    start = int(np.flatnonzero(course <= _SETTLED)[-1]) + 1
+    end = start + int(np.flatnonzero(course[start:] >= 1.0 - _SETTLED)[0])
+    if np.diff(course[start - 1 : end + 1]).max() > MAX_FRAME_STEP:
+        return None
+    return start, end
+
+
+def is_mixture(before: View, between: View, after: View) -> bool:
+    """Whether a frame is a weighted mean of the frames around it, each with a share of at least a sixth."""
+    change = after.tiny - before.tiny
+    offset = between.tiny - before.tiny
+    power = float(change @ change)
+    share = float(offset @ change) / power if power else 0.0
+    return 1 / 6 < share < 5 / 6 and _misfit(offset, change, share, power) < MAX_MISFIT
+
+
+def _misfit(offset: np.ndarray, change: np.ndarray, share: float, power: float) -> float:
+    """Squared distance of one frame from the line between the ends, relative to the squared length of the line."""
+    away = offset - share * change
+    return float(away @ away) / power
+
+
+def is_flat(view: View) -> bool:
+    """Whether a frame shows nothing but black or white."""
+    return view.spread < FLAT_SPREAD_LEVELS and not BLACK_LEVELS < view.mean < WHITE_LEVELS

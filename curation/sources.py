@@ -1,0 +1,166 @@
+"""Inputs on the command line to sources: files, folders, globs and list files."""
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from curation.errors import UserError
+from curation.types import Source
+
+VIDEO_SUFFIXES = frozenset(
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg"
+    " .mts .mxf .obu .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m".split()
+)
+IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .jfif .jpe .jpeg .jpg .png .tif .tiff .webp".split())
+LIST_SUFFIXES = frozenset((".txt", ".csv", ".jsonl", ".parquet"))
+PATH_KEYS = ("file_path", "video_path", "image_path", "source_path", "path", "file", "video", "file_name")
+
+
+def find_sources(inputs: Sequence[str], known: Mapping[str, str] | None = None) -> list[Source]:
+    """Find the sources that the inputs name, in a stable order, each file once.
+
+    A source's path is relative to the folder that was named (or to the folder of a named file). Where two
+    inputs would give two files one path, the later one is told apart by the folders above it.
+
+    Args:
+        inputs: files, folders (searched recursively for videos and images), globs, or list files.
+        known: root by path of the sources that an output already has, so that they keep their paths.
+
+    Raises:
+        UserError: an input that does not exist, a list without paths, or nothing found.
+    """
+    taken: dict[str, str] = dict(known or {})
+    sources: list[Source] = []
+    seen: set[str] = set()
+    for text in inputs:
+        for root, file in _files(text):
+            absolute = str(file)
+            if absolute in seen:
+                continue
+            seen.add(absolute)
+            sources.append(_source(root, file, taken))
+    if not sources:
+        raise UserError(f"{', '.join(inputs)}: no video or image in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))}, …)")
+    return sources
+
+
+def looks_like_image(path: Path) -> bool:
+    """Tell by its name whether a file is a still image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _source(root: Path, file: Path, taken: dict[str, str]) -> Source:
+    """Give a file its path within the output: the shortest one that no other file has."""
+    while True:
+        path = file.relative_to(root).as_posix()
+        owner = taken.get(path)
+        # A root that is gone was moved: the file of the same name is the same source.
+        if owner is None or owner == str(root) or not (Path(owner) / path).exists() or root == root.parent:
+            taken[path] = str(root)
+            stat = file.stat()
+            return Source(str(root), path, stat.st_size, stat.st_mtime_ns)
+        root = root.parent
+
+
+def _files(text: str) -> Iterator[tuple[Path, Path]]:
+    """Give (root, file) for each file that one input names."""
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if path.is_dir():
+        yield from ((path, file) for file in _walk(path))
+    elif path.is_file():
+        if path.suffix.lower() in LIST_SUFFIXES:
+            yield from ((file.parent if not _below(file, path.parent) else path.parent, file) for file in _listed(path))
+        else:
+            yield path.parent, path
+    elif path.exists():
+        raise UserError(f"{text}: neither a file nor a folder")
+    elif glob.has_magic(text):
+        matches = sorted(glob.glob(os.path.expanduser(text), recursive=True))
+        if not matches:
+            raise UserError(f"{text}: matches no file")
+        root = Path(os.path.abspath(_fixed_part(text)))
+        for match in map(Path, matches):
+            if match.is_dir():
+                yield from ((root, file) for file in _walk(Path(os.path.abspath(match))))
+            elif _is_media(match):
+                yield root, Path(os.path.abspath(match))
+    else:
+        raise UserError(f"{text}: no such file or folder")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give the media files below a folder, sorted; hidden ones and links to folders above are left out."""
+    real = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        inside = []
+        for name in sorted(folders):
+            target = os.path.realpath(os.path.join(place, name))
+            if not name.startswith(".") and target not in real:
+                real.add(target)
+                inside.append(name)
+        folders[:] = inside
+        for name in sorted(names):
+            if not name.startswith(".") and _is_media(Path(name)):
+                file = Path(place, name)
+                if file.is_file():
+                    yield file
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES or looks_like_image(path)
+
+
+def _listed(path: Path) -> Iterator[Path]:
+    """Give the files that a list names; relative ones are looked for beside the list."""
+    for number, entry in enumerate(_entries(path), 1):
+        file = Path(os.path.abspath(os.path.join(path.parent, entry)))
+        if not file.is_file():
+            raise UserError(f"{path}, entry {number}: no such file: {file}")
+        yield file
+
+
+def _entries(path: Path) -> Iterable[str]:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".txt":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                return [_path_of(row, path) for row in csv.DictReader(file)]
+        if suffix == ".jsonl":
+            with path.open(encoding="utf-8") as file:
+                return [_path_of(json.loads(line), path) for line in file if line.strip()]
+        import pyarrow.parquet as pq
+
+        return [_path_of(row, path) for row in pq.read_table(path).to_pylist()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable list ({error})") from None
+
+
+def _path_of(row: object, path: Path) -> str:
+    if isinstance(row, str):
+        return row
+    if isinstance(row, Mapping):
+        for name in PATH_KEYS:
+            if isinstance(row.get(name), str) and row[name]:
+                return str(row[name])
+    raise UserError(f"{path}: an entry has none of the keys {', '.join(PATH_KEYS)}")
+
+
+def _below(file: Path, folder: Path) -> bool:
+    return folder in file.parents
+
+
+def _fixed_part(pattern: str) -> str:
+    """Give the folder part of a glob before its first wildcard."""
+    parts = Path(os.path.expanduser(pattern)).parts
+    fixed = []
+    for part in parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return os.path.join(*fixed) if fixed else "."

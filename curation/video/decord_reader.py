@@ -1,0 +1,54 @@
+"""decord as the alternative frame reader (recipe key `reader: decord`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from curation.errors import MediaError
+from curation.types import SourceFacts
+from curation.video.container import reason
+from curation.video.decode import Clock
+from curation.video.frame import RgbFrame
+
+
+def read_frames_decord(
+    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None
+) -> Iterator[RgbFrame]:
+    """Decode with decord the frames with pts in `[start_pts, end_pts)`: a `FrameReader`.
+
+    decord turns frames upright itself and ignores the pixel aspect, which is applied here.
+
+    Raises:
+        MediaError: decord cannot read the file, or damage.
+    """
+    import decord  # heavy, and only for those who ask for it
+
+    clock = Clock.of(facts)
+    try:
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        shown = reader.get_frame_timestamp(range(len(reader)))  # (N, 2): begin and end in seconds
+    except (decord.DECORDError, RuntimeError) as error:
+        raise MediaError(f"decord: {_first_line(error)}") from None
+    times_s = np.round(shown[:, 0].astype(np.float64) - float(shown[0, 0]), 6)
+    lengths_s = np.append(np.diff(times_s), max(float(shown[-1, 1] - shown[-1, 0]), 0.0))
+    start_s = clock.seconds(start_pts) if start_pts is not None else 0.0
+    end_s = clock.seconds(end_pts) if end_pts is not None else np.inf
+    slack_s = 0.5e-3  # decord's times are float32
+    wanted = np.flatnonzero((times_s >= start_s - slack_s) & (times_s < end_s - slack_s))
+    if len(wanted) and wanted[0]:
+        reader.seek_accurate(int(wanted[0]))
+    for index, position in enumerate(wanted):
+        try:
+            pixels = reader.next().asnumpy()
+        except (decord.DECORDError, StopIteration, RuntimeError) as error:
+            raise MediaError(f"decord: {_first_line(error)}", float(times_s[position])) from None
+        size = (facts.width_px, facts.height_px)
+        if (pixels.shape[1], pixels.shape[0]) != size:
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        yield RgbFrame(pixels, index, float(times_s[position]), round(float(lengths_s[position]), 6))
+
+
+def _first_line(error: BaseException) -> str:
+    return reason(error).strip().splitlines()[-1] if reason(error).strip() else type(error).__name__

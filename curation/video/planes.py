@@ -1,0 +1,113 @@
+"""Small views of a decoded frame, scaled straight from its YUV planes.
+
+Converting every frame to RGB at full size costs about as much as decoding it; scaling the planes that the
+decoder has already written costs a few percent of that.
+"""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+
+# Planar and semi-planar formats read in place; anything else goes through swscale once.
+_SUBSAMPLING = {"yuv420p": 2, "yuvj420p": 2, "yuv422p": 2, "yuvj422p": 2, "yuv444p": 1, "yuvj444p": 1, "nv12": 2}
+_DEEP = {f"{name}{bits}le": bits for name in ("yuv420p", "yuv422p", "yuv444p") for bits in (10, 12)}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+
+
+def scaled_size(width_px: int, height_px: int, short_side_px: int | None) -> tuple[int, int]:
+    """Give (width, height) with the shorter side at `short_side_px`, never enlarged, at least 2 px each."""
+    short = min(width_px, height_px)
+    if short_side_px is None or short <= short_side_px:
+        return width_px, height_px
+    scale = short_side_px / short
+    return max(2, round(width_px * scale)), max(2, round(height_px * scale))
+
+
+def turn(picture: np.ndarray, rotation_deg: int) -> np.ndarray:
+    """Turn (..., H, W) or (H, W, 3) pixels clockwise by a multiple of 90 degrees."""
+    if rotation_deg == 0:
+        return picture
+    axes = (0, 1) if picture.shape[-1] == 3 and picture.ndim == 3 else (-2, -1)
+    return np.ascontiguousarray(np.rot90(picture, -rotation_deg // 90, axes=axes))
+
+
+def gray(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, interpolation: int) -> np.ndarray:
+    """Give full-range luma, uint8 (height_px, width_px) as displayed.
+
+    Args:
+        frame: decoded frame of any pixel format.
+        width_px: displayed width wanted.
+        height_px: displayed height wanted.
+        rotation_deg: clockwise turn that shows the frame upright.
+        interpolation: a `cv2.INTER_*` constant.
+    """
+    frame = _readable(frame)
+    size = (height_px, width_px) if rotation_deg % 180 else (width_px, height_px)
+    small = _scaled_plane(frame, 0, size, interpolation)
+    return turn(cv2.LUT(small, _luma_table(_is_full_range(frame))), rotation_deg)
+
+
+def chroma(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int) -> np.ndarray:
+    """Give chroma, uint8 (2, height_px, width_px) as displayed, 128 = grey."""
+    frame = _readable(frame)
+    size = (height_px, width_px) if rotation_deg % 180 else (width_px, height_px)
+    if frame.format.name == "gray":
+        pair = [np.full((size[1], size[0]), 128, np.uint8)] * 2
+    elif frame.format.name == "nv12":
+        both = _plane(frame, 1)
+        halves = both.reshape(both.shape[0], -1, 2)[:, : (frame.width + 1) // 2]
+        pair = list(np.moveaxis(cv2.resize(halves, size, interpolation=cv2.INTER_LINEAR), 2, 0))
+    else:
+        pair = [_scaled_plane(frame, i, size, cv2.INTER_LINEAR) for i in (1, 2)]
+    table = _chroma_table(_is_full_range(frame))
+    return np.stack([turn(cv2.LUT(np.ascontiguousarray(p), table), rotation_deg) for p in pair])
+
+
+def rgb(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int) -> np.ndarray:
+    """Give RGB, uint8 (height_px, width_px, 3) as displayed; HDR code values are not tone-mapped."""
+    width, height = (height_px, width_px) if rotation_deg % 180 else (width_px, height_px)
+    smaller = width * height < frame.width * frame.height
+    converted = frame.reformat(
+        width=width, height=height, format="rgb24", interpolation="AREA" if smaller else "BICUBIC", threads=1
+    )
+    return turn(converted.to_ndarray(), rotation_deg)
+
+
+def _readable(frame: VideoFrame) -> VideoFrame:
+    name = frame.format.name
+    if name in _SUBSAMPLING or name in _DEEP or name == "gray":
+        return frame
+    return frame.reformat(format="yuv420p", threads=1)
+
+
+def _plane(frame: VideoFrame, index: int) -> np.ndarray:
+    """Wrap a plane without copying: (H, W), or (H, 2W) for interleaved chroma."""
+    plane = frame.planes[index]
+    dtype = np.uint16 if frame.format.name in _DEEP else np.uint8
+    line = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // np.dtype(dtype).itemsize)
+    return line if frame.format.name == "nv12" and index == 1 else line[:, : plane.width]
+
+
+def _scaled_plane(frame: VideoFrame, index: int, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    plane = _plane(frame, index)
+    small = plane if (plane.shape[1], plane.shape[0]) == size else cv2.resize(plane, size, interpolation=interpolation)
+    bits = _DEEP.get(frame.format.name)
+    return (small >> (bits - 8)).astype(np.uint8) if bits else np.ascontiguousarray(small)
+
+
+def _is_full_range(frame: VideoFrame) -> bool:
+    return frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj") or frame.format.name == "gray"
+
+
+@lru_cache(2)
+def _luma_table(full_range: bool) -> np.ndarray:
+    codes = np.arange(256, dtype=np.float64)
+    return (codes if full_range else np.clip(np.rint((codes - 16) * 255 / 219), 0, 255)).astype(np.uint8)
+
+
+@lru_cache(2)
+def _chroma_table(full_range: bool) -> np.ndarray:
+    codes = np.arange(256, dtype=np.float64)
+    return (codes if full_range else np.clip(np.rint((codes - 128) * 255 / 224 + 128), 0, 255)).astype(np.uint8)

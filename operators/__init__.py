@@ -1,0 +1,1 @@
+"""One score per file; this table is the only list of them."""

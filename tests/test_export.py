@@ -1,0 +1,229 @@
+"""Exports hold exactly the accepted, captioned, cut rows, survive any caption, and never appear by halves."""
+
+import csv
+import json
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from curation import export as exporting
+from curation.errors import UserError
+from curation.export import export
+from curation.schema import blank_row, table_schema
+
+SCHEMA = table_schema([])
+
+
+def row(i: int, **changes) -> dict:
+    kind = changes.get("type", "video")
+    suffix = ".jpg" if kind == "image" else ".mp4"
+    values = {
+        "clip_id": f"id-{i:04d}",
+        "type": kind,
+        "status": "accepted",
+        "caption": f"caption {i}",
+        "clip_path": f"train/id-{i:04d}{suffix}",
+        "clip_width_px": 640,
+        "clip_height_px": 360,
+        "clip_fps": None if kind == "image" else 24.0,
+        "clip_num_frames": 1 if kind == "image" else 96,
+    }
+    return {**blank_row(SCHEMA), **values, **changes}
+
+
+def write_table(out: Path, rows: list[dict], parts: int = 1, media: bool = False) -> Path:
+    (out / "clips").mkdir(parents=True, exist_ok=True)
+    size = -(-len(rows) // parts) if rows else 1
+    for p in range(parts):
+        some = pa.Table.from_pylist(rows[p * size : (p + 1) * size], schema=SCHEMA)
+        pq.write_table(some, out / "clips" / f"part-{p:05d}.parquet")
+    if media:
+        (out / "train").mkdir(exist_ok=True)
+        for i, r in enumerate(rows):
+            if r["clip_path"]:
+                (out / r["clip_path"]).write_bytes(bytes([i % 256]) * (100 + i))
+    return out
+
+
+MIXED = [
+    row(0),
+    row(1, status="rejected"),
+    row(2, caption=None),
+    row(3, clip_path=None),
+    row(4, type="image", caption="ein Bild \u2014 \u65e5\u672c"),
+    row(5, status="failed", caption=None, clip_path=None),
+    row(6),
+]
+
+
+def test_internal_holds_the_complete_rows_in_table_order(tmp_path):
+    write_table(tmp_path, MIXED, parts=3)
+    result = export(tmp_path, "internal")
+    assert result.paths == (tmp_path / "json_of_internal_datasets.json",)
+    assert (result.rows, result.without_file, result.without_caption) == (3, 1, 1)
+    text = result.paths[0].read_text(encoding="utf-8")
+    records = json.loads(text)
+    assert [r["clip_id"] for r in records] == ["id-0000", "id-0004", "id-0006"]
+    assert records[0] == {
+        "file_path": "train/id-0000.mp4",
+        "text": "caption 0",
+        "type": "video",
+        "width": 640,
+        "height": 360,
+        "fps": 24.0,
+        "num_frames": 96,
+        "clip_id": "id-0000",
+    }
+    assert records[1]["type"] == "image" and records[1]["fps"] is None
+    assert "\u65e5\u672c" in text
+    assert len(text.splitlines()) == 3 + 2
+
+
+def test_absolute_paths(tmp_path):
+    write_table(tmp_path, MIXED)
+    records = json.loads(export(tmp_path, "internal", absolute=True).paths[0].read_text())
+    assert records[0]["file_path"] == str(tmp_path.resolve() / "train/id-0000.mp4")
+    with open(export(tmp_path, "webvid", absolute=True).paths[0], newline="") as file:
+        assert next(csv.DictReader(file))["page_dir"] == str(tmp_path.resolve() / "train")
+    for format in ("diffusers", "webdataset"):
+        with pytest.raises(UserError, match="--absolute"):
+            export(tmp_path, format, absolute=True)
+
+
+def test_webvid_names_videos_and_counts_what_it_cannot_name(tmp_path):
+    result = export(write_table(tmp_path, MIXED), "webvid")
+    with open(result.paths[0], newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [
+        {"videoid": "id-0000", "name": "caption 0", "page_dir": "train"},
+        {"videoid": "id-0006", "name": "caption 6", "page_dir": "train"},
+    ]
+    assert (result.rows, result.not_videos) == (2, 1)
+
+
+def test_diffusers_names_files_relative_to_its_folder(tmp_path):
+    result = export(write_table(tmp_path, MIXED), "diffusers")
+    lines = result.paths[0].read_text(encoding="utf-8").split("\n")
+    assert json.loads(lines[0]) == {"file_name": "id-0000.mp4", "text": "caption 0"}
+    assert json.loads(lines[1])["file_name"] == "id-0004.jpg"
+    assert result.paths[0] == tmp_path / "train" / "metadata.jsonl" and lines[3:] == [""]
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as shard:
+        infos = shard.getmembers()
+        assert all((m.mtime, m.uid, m.gid, m.uname, m.gname) == (0, 0, 0, "", "") for m in infos)
+        return {m.name: shard.extractfile(m).read() for m in infos}
+
+
+def test_webdataset_shards_hold_file_text_and_facts(tmp_path):
+    write_table(tmp_path, MIXED, media=True)
+    result = export(tmp_path, "webdataset")
+    assert result.paths == (tmp_path / "webdataset" / "shard-000000.tar",) and result.rows == 3
+    content = members(result.paths[0])
+    assert list(content)[:6] == [f"id-000{i}.{s}" for i, e in ((0, "mp4"), (4, "jpg")) for s in (e, "txt", "json")]
+    assert content["id-0004.jpg"] == (tmp_path / "train/id-0004.jpg").read_bytes()
+    assert content["id-0004.txt"].decode() == MIXED[4]["caption"]
+    assert json.loads(content["id-0000.json"])["num_frames"] == 96
+    first = result.paths[0].read_bytes()
+    assert export(tmp_path, "webdataset").paths[0].read_bytes() == first
+
+
+@pytest.mark.parametrize(("limits", "sizes"), [({"shard_rows": 4}, [4, 4, 2]), ({"shard_bytes": 420}, [4, 3, 3])])
+def test_webdataset_shards_keep_their_limits(tmp_path, limits, sizes):
+    write_table(tmp_path, [row(i) for i in range(10)], media=True)
+    paths = export(tmp_path, "webdataset", **limits).paths
+    assert [len(members(path)) // 3 for path in paths] == sizes
+
+
+def test_a_clip_larger_than_a_shard_has_its_own(tmp_path):
+    write_table(tmp_path, [row(i) for i in range(3)], media=True)
+    assert len(export(tmp_path, "webdataset", shard_bytes=10).paths) == 3
+
+
+def test_fewer_shards_leave_none_of_the_former(tmp_path):
+    write_table(tmp_path, [row(i) for i in range(6)], media=True)
+    export(tmp_path, "webdataset", shard_rows=2)
+    export(tmp_path, "webdataset")
+    assert [p.name for p in (tmp_path / "webdataset").iterdir()] == ["shard-000000.tar"]
+
+
+def test_a_missing_clip_file_stops_the_shards_and_keeps_the_old_ones(tmp_path):
+    write_table(tmp_path, [row(i) for i in range(4)], media=True)
+    before = export(tmp_path, "webdataset").paths[0].read_bytes()
+    (tmp_path / "train/id-0002.mp4").unlink()
+    with pytest.raises(UserError, match=r"id-0002\.mp4.*curate"):
+        export(tmp_path, "webdataset")
+    assert (tmp_path / "webdataset/shard-000000.tar").read_bytes() == before
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("format", ["internal", "webvid", "diffusers", "webdataset"])
+def test_no_table_is_a_users_error(tmp_path, format):
+    for out in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match="no table"):
+            export(out, format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_format_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'webvid'"):
+        export(tmp_path, "webvids")
+
+
+@pytest.mark.parametrize("format", ["internal", "webvid", "diffusers", "webdataset"])
+def test_uncut_clips_are_refused_with_the_mend(tmp_path, format):
+    write_table(tmp_path, [row(0, clip_path=None), row(1, clip_path=None), row(2, status="rejected")])
+    with pytest.raises(UserError, match="none of its 2 accepted clips has a file.*cut: none.*table itself"):
+        export(tmp_path, format)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / "clips" / "part-00000.parquet"]
+
+
+@pytest.mark.parametrize("rows", [[], [row(0, status="rejected")]])
+def test_nothing_accepted_gives_an_empty_export(tmp_path, rows):
+    write_table(tmp_path, rows)
+    assert json.loads(export(tmp_path, "internal").paths[0].read_text()) == []
+    assert export(tmp_path, "webvid").rows == export(tmp_path, "webdataset").rows == 0
+
+
+@pytest.mark.parametrize("format", ["internal", "webvid", "diffusers"])
+def test_an_exception_half_way_leaves_the_old_file(tmp_path, monkeypatch, format):
+    write_table(tmp_path, [row(i) for i in range(20)])
+    path = export(tmp_path, format).paths[0]
+    before = path.read_bytes()
+
+    def broken(table, out, tally):
+        yield {name: row(0)[column] for name, column in exporting.RECORD.items()}
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(exporting, "complete_records", broken)
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        export(tmp_path, format)
+    assert path.read_bytes() == before
+    assert not [p for p in path.parent.iterdir() if p.name.startswith(".")]
+
+
+CAPTIONS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(captions=CAPTIONS)
+@example(captions=['=HYPERLINK("x")', "+1", "-1", "@a", '"', '""', "a,b", "\r", "\n", "\r\n", "\x00", "\u2028", "'", ""])
+@example(captions=["\ufeffstart", "tab\t", " edge ", "\\", "\\n", "NA", "\x1b[0m", "\U0001f3a5"])
+def test_every_caption_survives_every_format(captions):
+    with tempfile.TemporaryDirectory() as name:
+        out = write_table(Path(name), [row(i, caption=c) for i, c in enumerate(captions)], media=True)
+        internal = json.loads(export(out, "internal").paths[0].read_bytes())
+        assert [r["text"] for r in internal] == captions
+        with open(export(out, "webvid").paths[0], newline="", encoding="utf-8") as file:
+            assert [r["name"] for r in csv.DictReader(file)] == captions
+        with open(export(out, "diffusers").paths[0], newline="\n", encoding="utf-8") as file:
+            assert [json.loads(line)["text"] for line in file] == captions
+        content = members(export(out, "webdataset").paths[0])
+        assert [b.decode() for n, b in content.items() if n.endswith(".txt")] == captions
