@@ -118,8 +118,9 @@ def score_cuts(found: Iterable[Boundary], truth: CutTruth, tolerance: int = TOLE
 def _counts_neither_way(boundary: Boundary, truth: CutTruth, tolerance: int) -> bool:
     """Whether a boundary touches frames at which nothing counts."""
     end = max(boundary.end, boundary.start + 1)
-    ignored = any(boundary.start < stop and end > start for start, stop in truth.ignore)
-    return ignored or any(boundary.start - tolerance <= at <= boundary.end + tolerance for at in truth.ambiguous)
+    if any(boundary.start < stop and end > start for start, stop in truth.ignore):
+        return True
+    return any(boundary.start - tolerance <= at <= boundary.end + tolerance for at in truth.ambiguous)
 
 
 def detect(detector: ShotDetector, frames: Sequence[CoarseFrame], fps: float) -> tuple[list[Boundary], float]:
@@ -164,9 +165,10 @@ def _coarse(frame: av.VideoFrame, index: int, time_s: float) -> CoarseFrame:
     width, height = (max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height))
     scaled = []
     for number, plane in enumerate(frame.planes[:3]):
-        samples = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(plane.height, -1)[:, : plane.width]
+        rows = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(plane.height, -1)
         size = (width, height) if number == 0 else (width // 2, height // 2)
-        levels = cv2.resize(samples, size, interpolation=cv2.INTER_LINEAR).astype(np.float32) / (4 if deep else 1)
+        levels = cv2.resize(rows[:, : plane.width], size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        levels /= 4 if deep else 1
         if not full:
             levels = (levels - 16) * (255 / 219) if number == 0 else (levels - 128) * (255 / 224) + 128
         scaled.append(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
@@ -203,7 +205,8 @@ def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> None
             spent_s[label] += took_s
             if show_errors and (score.false or score.missed):
                 print(f"{label:18} {name}: false {list(score.false)} missed {list(score.missed)}")
-    print(f"{len(truth)} videos, {count} frames, {sum(len(marks.hard) for marks in truth.values())} hard cuts")
+    cuts = sum(len(marks.hard) for marks in truth.values())
+    print(f"{len(truth)} videos, {count} frames, {cuts} hard cuts")
     print(f"{'detector':18} {'precision':>9} {'recall':>7} {'F1':>6} {'ms/frame':>9}")
     for label, score in totals.items():
         per_frame_ms = 1000 * spent_s[label] / max(1, count)
@@ -215,7 +218,8 @@ def main() -> None:
     shared = Path(os.environ.get("SELECTS_SHARED", Path(__file__).parents[1] / ".." / "shared"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuts", description="Compare shot detectors.")
     parser.add_argument("--videos", type=Path, default=shared / "videos", help="folder of the videos")
-    parser.add_argument("--truth", type=Path, default=shared / "truth" / "cuts_by_eye.json", help="file of the marks")
+    marks = shared / "truth" / "cuts_by_eye.json"
+    parser.add_argument("--truth", type=Path, default=marks, help="file of the marks")
     parser.add_argument("--errors", action="store_true", help="list what each detector got wrong")
     args = parser.parse_args()
     cv2.setNumThreads(1)

@@ -15,7 +15,7 @@ import numpy as np
 from curation.clock import StepClock
 from curation.errors import MediaError
 from curation.files import atomic_write
-from curation.judge import TRANSITION, rules_of, still_standing
+from curation.judge import rules_of, still_standing
 from curation.recipe import Recipe
 from curation.samples import SampleStore, encode_samples
 from curation.schema import blank_row, work_schema
@@ -207,6 +207,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterato
         fixed = {
             "clip_id": clip_id(task.source_id, task.source, f"{span.start_s:.6f}-{span.end_s:.6f}"),
             "shot_index": piece.shot,
+            "kind": piece.kind,
             "shot_start_s": piece.shot_start_s,
             "shot_end_s": piece.shot_end_s,
             "start_s": span.start_s,
@@ -214,7 +215,6 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterato
             "duration_s": span.duration_s,
             "start_frame": span.start_frame,
             "num_frames": span.num_frames,
-            "reasons": [TRANSITION] if piece.kind == "transition" else [],
         }
         row = scorer.row(span, store, fixed, _coarse_preview(coarse_held, span))
         store.drop_before(span.end_s)
@@ -282,7 +282,7 @@ def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Iterator[Row]:
     frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, 1.0)
     store = SampleStore(scorer.samplings, 0.0)
     store.offer(frame, frame.coarse().luma)
-    fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1, "reasons": []}
+    fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1}
     yield scorer.row(span, store, fixed, None) | {"_segment_frames": 1}
 
 
@@ -314,7 +314,9 @@ def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
     """Write up to four small JPEGs of a clip: `previews/<first two hex digits>/<clip_id>-<n>.jpg`."""
     for number, picture in enumerate(frames.pixels):
         jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-        atomic_write(preview_path(out, clip_id, number), jpeg)
+        path = preview_path(out, clip_id, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, jpeg)
 
 
 def preview_path(out: Path, clip_id: str, number: int) -> Path:
@@ -356,6 +358,20 @@ def _task_columns(task: Task) -> Row:
         "area_px": facts.width_px * facts.height_px,
         "fps": facts.fps,
         "codec": facts.codec,
+        "_task": task_to_json(task),
         "_segment": task.segment.index,
         "_segments": task.segment.count,
     }
+
+
+def task_to_json(task: Task) -> str:
+    """Pack a task, to travel in a row."""
+    return json.dumps(dataclasses.asdict(task))
+
+
+def task_from_json(text: str) -> Task:
+    """Unpack a task."""
+    values = json.loads(text)
+    return Task(
+        Source(**values["source"]), values["source_id"], SourceFacts(**values["facts"]), Segment(**values["segment"])
+    )

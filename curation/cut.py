@@ -33,7 +33,8 @@ def cut_clip(plan: Plan, row: Row, task: Task, sampling: Sampling | None, beat: 
         return Cut({}, samples)
     suffix = "jpg" if task.facts.type == "image" else "mp4"
     place = f"{FOLDER}/{row['clip_id']}.{suffix}"
-    written = _write(plan, row, task, Path(plan.out) / place)
+    (Path(plan.out) / FOLDER).mkdir(parents=True, exist_ok=True)
+    written = _write(plan, row, task, Path(plan.out) / place, beat)
     columns: Row = {
         "clip_path": place,
         "clip_width_px": written.width_px,
@@ -53,7 +54,7 @@ def cut_clip(plan: Plan, row: Row, task: Task, sampling: Sampling | None, beat: 
     return Cut(columns, samples)
 
 
-def _write(plan: Plan, row: Row, task: Task, to: Path) -> Written:
+def _write(plan: Plan, row: Row, task: Task, to: Path, beat: Beat) -> Written:
     cut, file = plan.recipe.cut, task.source.file
     box = _box(row) if cut.crop_bars else None
     if task.facts.type == "image":
@@ -61,7 +62,7 @@ def _write(plan: Plan, row: Row, task: Task, to: Path) -> Written:
     span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
     if cut.mode == "copy":
         return copy_streams(file, task.facts, span, to)
-    return transcode(file, task.facts, span, cut, box, to)
+    return transcode(file, task.facts, span, cut, box, to, beat)
 
 
 def _box(row: Row) -> Box | None:

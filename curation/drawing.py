@@ -8,22 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import cv2
 import numpy as np
+from av.video.stream import VideoStream
 
 Color = tuple[int, int, int]
 Actor = Callable[[np.ndarray, float], None]
 """Draws something that moves by itself into a frame, at a time in seconds."""
 
 PTS_PER_S = 90_000  # fine enough for any frame rate, and what MPEG streams use
-VIDEO_OPTIONS = {"preset": "superfast", "crf": "21"}
+VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "22"}
 # cv2 converts with the matrix of BT.601; said in the stream, so that players do not guess by size.
 BT601 = 6
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int], octaves: int = 5) -> np.ndarray:
+def noise(
+    rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int], octaves: int = 5
+) -> np.ndarray:
     """Give smooth natural-looking noise.
 
     Args:
@@ -41,9 +45,9 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, in
         down, across = (min(n * 2**octave + 1, limit) for n, limit in zip(cells, shape, strict=True))
         grid = rng.random((down, across), np.float32)
         fine = down * 6 > height and across * 6 > width  # there cubic looks no better and costs twice
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR if fine else cv2.INTER_CUBIC) / (
-            2**octave
-        )
+        total += cv2.resize(
+            grid, (width, height), interpolation=cv2.INTER_LINEAR if fine else cv2.INTER_CUBIC
+        ) / (2**octave)
     low, high = float(total.min()), float(total.max())
     return (total - low) / max(high - low, 1e-6)
 
@@ -107,7 +111,9 @@ def view(scene: Scene, x_px: float, y_px: float, zoom: float, size: tuple[int, i
         first = 0 if layer.opacity is None else max(0, int((layer.top_px - upper) * zoom))
         if first >= height:
             continue
-        window = np.array([[1 / zoom, 0, left], [0, 1 / zoom, upper - layer.top_px + first / zoom]], np.float32)
+        window = np.array(
+            [[1 / zoom, 0, left], [0, 1 / zoom, upper - layer.top_px + first / zoom]], np.float32
+        )
         part = _shifted(layer.pixels, window, (width, height - first))
         if layer.opacity is not None:
             over = _shifted(layer.opacity, window, (width, height - first))
@@ -159,7 +165,9 @@ class Take:
         return (self.frame(index) for index in range(start, end))
 
 
-def pan(texture: np.ndarray, speed_percent_per_s: float, num_frames: int, fps: float = 24.0) -> Iterator[np.ndarray]:
+def pan(
+    texture: np.ndarray, speed_percent_per_s: float, num_frames: int, fps: float = 24.0
+) -> Iterator[np.ndarray]:
     """Give views of 640x360 px that pan right over a texture (H, W, 3) at an exactly known speed."""
     return Take((Layer(texture),), pan=(speed_percent_per_s, 0.0), fps=fps).frames(0, num_frames)
 
@@ -208,7 +216,7 @@ def write_video(
     if options is None:
         options = VIDEO_OPTIONS if codec == "libx264" else {}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options=dict(options))
+        stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=dict(options)))
         context = stream.codec_context
         context.thread_count = 1
         context.time_base = time_base
@@ -231,6 +239,8 @@ def write_video(
 def _video_frame(pixels: np.ndarray, pixel_format: str) -> av.VideoFrame:
     height, width = pixels.shape[:2]
     if pixel_format == "yuv420p" and width % 2 == 0 and height % 2 == 0:
-        return av.VideoFrame.from_ndarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV_I420), format="yuv420p")
+        return av.VideoFrame.from_ndarray(
+            np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV_I420), np.uint8), format="yuv420p"
+        )
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
     return frame.reformat(format=pixel_format)

@@ -8,6 +8,7 @@ or `@` is not disarmed in the CSV, since a trainer would learn the disarming: do
 spreadsheet that runs formulas.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, get_args
+from typing import get_args, IO, Any, Literal, get_args
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -24,6 +25,7 @@ from curation.errors import UserError, nearest
 from curation.files import atomic_folder, atomic_path
 
 Format = Literal["internal", "webvid", "diffusers", "webdataset"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 INTERNAL_NAME = "json_of_internal_datasets.json"
 WEBVID_NAME = "webvid.csv"
 DIFFUSERS_NAME = "train/metadata.jsonl"
@@ -134,7 +136,9 @@ def open_table(out: Path) -> ds.Dataset:
     """
     parts = sorted((out / "clips").glob("part-*.parquet"))
     if not parts:
-        raise UserError(f"{out}: no table (clips/part-*.parquet) here; run `curate` with this folder as --output")
+        raise UserError(
+            f"{out}: no table (clips/part-*.parquet) here; run `curate` with this folder as --output"
+        )
     table = ds.dataset([str(part) for part in parts], format="parquet")
     lacking = [column for column in (*RECORD.values(), "status") if column not in table.schema.names]
     if lacking:
@@ -200,12 +204,14 @@ def write_webvid(file: IO[str], records: Iterator[Record], tally: Tally, prefix:
 
 
 def write_diffusers(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
-    """Write `metadata.jsonl` beside the files (an `imagefolder` or `videofolder` of Hugging Face datasets)."""
+    """Write `metadata.jsonl` beside the files, as Hugging Face's `imagefolder` and `videofolder` read it."""
     for record in records:
         path = PurePosixPath(record["file_path"])
         if not path.is_relative_to("train"):
             raise UserError(f"{path}: not under train/, where metadata.jsonl is; export another format")
-        file.write(to_json({"file_name": path.relative_to("train").as_posix(), "text": record["text"]}) + "\n")
+        file.write(
+            to_json({"file_name": path.relative_to("train").as_posix(), "text": record["text"]}) + "\n"
+        )
         tally.rows += 1
 
 
@@ -216,28 +222,24 @@ def write_webdataset(
 
     The same rows and files give the same bytes.
     """
-    names: list[str] = []
-    shard: tarfile.TarFile | None = None
-    rows = size_bytes = 0
-    with atomic_folder(out / WEBDATASET_NAME) as folder:
-        try:
-            for record in records:
-                media = out / record["file_path"]
-                if not media.is_file():
-                    raise UserError(f"{media}: the table names this file, but it is gone; run `curate` again")
-                media_bytes = media.stat().st_size
-                if shard is None or rows == shard_rows or size_bytes + media_bytes > shard_bytes:
-                    if shard is not None:
-                        shard.close()
-                    names.append(f"shard-{len(names):06d}.tar")
-                    shard = tarfile.open(folder / names[-1], "w", format=tarfile.PAX_FORMAT)
-                    rows = size_bytes = 0
-                add_sample(shard, record, media)
-                rows, size_bytes = rows + 1, size_bytes + media_bytes
-                tally.rows += 1
-        finally:
-            if shard is not None:
-                shard.close()
+    with atomic_folder(out / WEBDATASET_NAME) as folder, contextlib.ExitStack() as open_shard:
+        names: list[str] = []
+        rows = size_bytes = 0
+        for record in records:
+            media = out / record["file_path"]
+            if not media.is_file():
+                raise UserError(f"{media}: the table names this file, but it is gone; run `curate` again")
+            media_bytes = media.stat().st_size
+            if not names or rows == shard_rows or size_bytes + media_bytes > shard_bytes:
+                open_shard.close()
+                names.append(f"shard-{len(names):06d}.tar")
+                shard = open_shard.enter_context(
+                    tarfile.open(folder / names[-1], "w", format=tarfile.PAX_FORMAT)
+                )
+                rows = size_bytes = 0
+            add_sample(shard, record, media)
+            rows, size_bytes = rows + 1, size_bytes + media_bytes
+            tally.rows += 1
     return tally.result(*(out / WEBDATASET_NAME / name for name in names))
 
 

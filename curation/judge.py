@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from curation.recipe import Recipe, Rule
 from curation.schema import BY_NAME
 from curation.types import Row
 
-SHORT = "duration_s:low"
 TRANSITION = "shot:transition"
 
 
@@ -31,23 +34,51 @@ def verdict(row: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
     return reasons
 
 
-def rules_of(recipe: Recipe) -> dict[str, Rule]:
-    """Give the recipe's rules with the minimum clip length, which is one of them."""
-    length = recipe.rules.get("duration_s", Rule(min=recipe.shots.min_s))
-    return {"duration_s": length, **{k: v for k, v in recipe.rules.items() if k != "duration_s"}}
-
-
-def own_reasons(row: Mapping[str, Any]) -> list[str]:
-    """Give the reasons that steps, not rules, have put on a row: they outlast a change of rules."""
-    return [r for r in row.get("reasons") or () if r == TRANSITION or r.startswith("caption:")]
-
-
 def judge(row: Row, rules: Mapping[str, Rule]) -> Row:
     """Set status and reasons; a failed row stays failed."""
     if row["status"] == "failed":
         return row
-    reasons = [*own_reasons(row), *verdict(row, rules)]
+    reasons = [*_of_the_shot(row), *verdict(row, rules)]
+    if not reasons and row.get("caption_status") not in (None, "ok"):
+        reasons = [f"caption:{row['caption_status']}"]
     return {**row, "status": "rejected" if reasons else "accepted", "reasons": reasons}
+
+
+def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
+    """Judge a whole table at once; every row as `judge` would."""
+    count = len(table)
+    names, marks = [TRANSITION], [pc.fill_null(pc.equal(table["kind"], "transition"), False)]
+    for column, rule in rules.items():
+        values = table[column]
+        applies = pc.is_in(table["type"], pa.array(sorted(BY_NAME[column].media)))
+        low = pc.less(values, rule.min - _slack(rule.min)) if rule.min is not None else None
+        high = pc.greater(values, rule.max + _slack(rule.max)) if rule.max is not None else None
+        for word, mark in (("missing", pc.is_null(values)), ("low", low), ("high", high)):
+            if mark is not None:
+                names.append(f"{column}:{word}")
+                marks.append(pc.and_(applies, pc.fill_null(mark, False)))
+    grid = np.stack([_flags(mark, count) for mark in marks], axis=1)
+    flagged = pc.fill_null(pc.not_equal(table["caption_status"], "ok"), False)
+    captioned = _flags(flagged, count) & ~grid.any(axis=1)
+    failed = _flags(pc.equal(table["status"], "failed"), count)
+    words = pa.array(names)
+    for status in pc.unique(table["caption_status"].filter(pa.array(captioned))).to_pylist():
+        words = pa.concat_arrays([words, pa.array([f"caption:{status}"])])
+        same = _flags(pc.fill_null(pc.equal(table["caption_status"], status), False), count)
+        grid = np.column_stack([grid, captioned & same])
+    grid[failed] = False
+    rows, columns = np.nonzero(grid)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int32)
+    reasons = pa.ListArray.from_arrays(pa.array(offsets), words.take(pa.array(columns)))
+    status = np.where(failed, "failed", np.where(grid.any(axis=1), "rejected", "accepted"))
+    table = table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
+    return table.set_column(table.schema.get_field_index("reasons"), "reasons", reasons)
+
+
+def rules_of(recipe: Recipe) -> dict[str, Rule]:
+    """Give the recipe's rules with the minimum clip length, which is one of them."""
+    length = recipe.rules.get("duration_s", Rule(min=recipe.shots.min_s))
+    return {"duration_s": length, **{k: v for k, v in recipe.rules.items() if k != "duration_s"}}
 
 
 def still_standing(row: Mapping[str, Any], rules: Mapping[str, Rule], pending: frozenset[str]) -> bool:
@@ -55,7 +86,17 @@ def still_standing(row: Mapping[str, Any], rules: Mapping[str, Rule], pending: f
     if row["status"] == "failed":
         return False
     open_reasons = {f"{column}:missing" for column in pending}
-    return all(reason in open_reasons for reason in [*own_reasons(row), *verdict(row, rules)])
+    return all(reason in open_reasons for reason in [*_of_the_shot(row), *verdict(row, rules)])
+
+
+def _of_the_shot(row: Mapping[str, Any]) -> list[str]:
+    return [TRANSITION] if row.get("kind") == "transition" else []
+
+
+def _flags(mark: pa.ChunkedArray, count: int) -> np.ndarray:
+    flags: np.ndarray = mark.to_numpy(zero_copy_only=False).astype(bool)
+    assert flags.shape == (count,)
+    return flags
 
 
 def _slack(bound: float) -> float:

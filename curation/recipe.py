@@ -310,4 +310,4 @@ def _list(names: Mapping[str, object]) -> str:
     return ", ".join(sorted(names))
 
 
-_NUMBERS = frozenset({c.dtype for c in BY_NAME.values() if str(c.dtype) in ("double", "int64", "int32", "bool")})
+_NUMBERS = frozenset({c.dtype for c in BY_NAME.values() if str(c.dtype) in ("double", "int64", "int32")})

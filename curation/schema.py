@@ -37,6 +37,7 @@ COLUMNS: tuple[Column, ...] = (
     C("source_num_frames", I, "frames", "decoded frames of the chosen video stream", "table"),
     C("source_duration_s", F, "s", "presentation length of the chosen video stream", "table", VIDEO),
     C("shot_index", pa.int32(), "", "which shot of the source, from 0", "table", VIDEO),
+    C("kind", S, "", "clip, or transition: the frames between two shots, which belong to neither", "analyse", VIDEO),
     C("shot_start_s", F, "s", "start of the shot as detected, before trimming and dividing", "analyse", VIDEO),
     C("shot_end_s", F, "s", "end of the shot as detected", "analyse", VIDEO),
     C("start_s", F, "s", "start of the clip in the source, from its first frame", "analyse", VIDEO),
@@ -90,14 +91,20 @@ STEP_WRITERS = frozenset({"sources", "probe", "analyse", "table", "judge", "any 
 
 # What a row carries on its way and the published table leaves out.
 WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("_done_segments", pa.list_(pa.int32())),  # of a source, segments whose rows are parts already
+    ("_task", S),  # the segment to decode, with the source's facts, as JSON
     ("_segment", pa.int32()),  # which segment of the source
     ("_segments", pa.int32()),  # how many the source has
     ("_segment_rows", pa.int32()),  # rows of this segment in all; null until its last row
     ("_segment_frames", I),  # decoded frames of this segment; likewise
     ("_segment_end_s", F),  # where its last frame ends
-    ("_border", pa.int32()),  # bit 1: the shot began before this segment; bit 2: it goes on after it
+    ("_border", pa.int32()),  # 1 on a segment's last row if its last shot goes on in the next segment
     ("_samples", pa.binary()),  # encoded frames for pooled operators and the captioner
 )
+
+
+# What a part keeps of them, for `table.fold` to finish its rows.
+PART_COLUMNS = ("_segment", "_segments", "_segment_rows", "_segment_frames", "_segment_end_s", "_border")
 
 
 def table_schema(writers: Iterable[str]) -> pa.Schema:
@@ -109,6 +116,12 @@ def table_schema(writers: Iterable[str]) -> pa.Schema:
 def work_schema(writers: Iterable[str]) -> pa.Schema:
     """Give the schema of rows under way: the table's columns and the work columns."""
     return pa.schema([*table_schema(writers), *(pa.field(name, dtype) for name, dtype in WORK_COLUMNS)])
+
+
+def part_schema(writers: Iterable[str]) -> pa.Schema:
+    """Give the schema of finished rows that wait to be folded into the table."""
+    work = dict(WORK_COLUMNS)
+    return pa.schema([*table_schema(writers), *(pa.field(name, work[name]) for name in PART_COLUMNS)])
 
 
 def blank_row(schema: pa.Schema) -> dict[str, Any]:

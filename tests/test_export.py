@@ -127,7 +127,9 @@ def test_webdataset_shards_hold_file_text_and_facts(tmp_path):
     result = export(tmp_path, "webdataset")
     assert result.paths == (tmp_path / "webdataset" / "shard-000000.tar",) and result.rows == 3
     content = members(result.paths[0])
-    assert list(content)[:6] == [f"id-000{i}.{s}" for i, e in ((0, "mp4"), (4, "jpg")) for s in (e, "txt", "json")]
+    assert list(content)[:6] == [
+        f"id-000{i}.{s}" for i, e in ((0, "mp4"), (4, "jpg")) for s in (e, "txt", "json")
+    ]
     assert content["id-0004.jpg"] == (tmp_path / "train/id-0004.jpg").read_bytes()
     assert content["id-0004.txt"].decode() == MIXED[4]["caption"]
     assert json.loads(content["id-0000.json"])["num_frames"] == 96
@@ -135,7 +137,9 @@ def test_webdataset_shards_hold_file_text_and_facts(tmp_path):
     assert export(tmp_path, "webdataset").paths[0].read_bytes() == first
 
 
-@pytest.mark.parametrize(("limits", "sizes"), [({"shard_rows": 4}, [4, 4, 2]), ({"shard_bytes": 420}, [4, 3, 3])])
+@pytest.mark.parametrize(
+    ("limits", "sizes"), [({"shard_rows": 4}, [4, 4, 2]), ({"shard_bytes": 420}, [4, 3, 3])]
+)
 def test_webdataset_shards_keep_their_limits(tmp_path, limits, sizes):
     write_table(tmp_path, [row(i) for i in range(10)], media=True)
     paths = export(tmp_path, "webdataset", **limits).paths
@@ -214,7 +218,24 @@ CAPTIONS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=4
 
 @settings(max_examples=40, deadline=None)
 @given(captions=CAPTIONS)
-@example(captions=['=HYPERLINK("x")', "+1", "-1", "@a", '"', '""', "a,b", "\r", "\n", "\r\n", "\x00", "\u2028", "'", ""])
+@example(
+    captions=[
+        '=HYPERLINK("x")',
+        "+1",
+        "-1",
+        "@a",
+        '"',
+        '""',
+        "a,b",
+        "\r",
+        "\n",
+        "\r\n",
+        "\x00",
+        "\u2028",
+        "'",
+        "",
+    ]
+)
 @example(captions=["\ufeffstart", "tab\t", " edge ", "\\", "\\n", "NA", "\x1b[0m", "\U0001f3a5"])
 def test_every_caption_survives_every_format(captions):
     with tempfile.TemporaryDirectory() as name:

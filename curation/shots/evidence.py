@@ -14,7 +14,7 @@ from curation.shots.types import CoarseFrame
 HISTOGRAM_BINS = 32
 TINY_WIDTH_PX, TINY_HEIGHT_PX = 32, 18
 NOISE_VARIANCE = 25.0
-"""Variance (levels squared) of grain and coding noise in a scaled-down frame: contrast below it is no structure."""
+"""Variance of grain and coding noise in a small frame, levels squared; contrast below it is no structure."""
 
 _NEIGHBOURHOOD = np.ones((5, 5), np.uint8)
 _BLOCK_PX, _SEARCH_PX = 18, 12
@@ -61,6 +61,7 @@ def view(frame: CoarseFrame) -> View:
     centred -= cv2.mean(inner)[0]
     histogram = cv2.calcHist([half], [0], None, [HISTOGRAM_BINS], [0, 256]).ravel()
     chroma = frame.chroma.reshape(-1, frame.chroma.shape[2])
+    chroma_size = (max(1, chroma.shape[1] // 2), max(1, chroma.shape[0] // 2))
     tiny_luma = cv2.resize(half, (TINY_WIDTH_PX, TINY_HEIGHT_PX), interpolation=cv2.INTER_AREA)
     tiny_chroma = cv2.resize(chroma, (TINY_WIDTH_PX // 2, TINY_HEIGHT_PX), interpolation=cv2.INTER_AREA)
     mean, spread = cv2.meanStdDev(_inside(half, 4))
@@ -68,7 +69,7 @@ def view(frame: CoarseFrame) -> View:
         luma=luma,
         low=cv2.erode(luma, _NEIGHBOURHOOD),
         high=cv2.dilate(luma, _NEIGHBOURHOOD),
-        chroma=cv2.resize(chroma, (max(1, chroma.shape[1] // 2), max(1, chroma.shape[0] // 2)), interpolation=cv2.INTER_AREA),
+        chroma=cv2.resize(chroma, chroma_size, interpolation=cv2.INTER_AREA),
         half=half,
         centred=centred,
         energy=float(centred @ centred) + NOISE_VARIANCE * centred.size,
@@ -146,7 +147,8 @@ def _unexplained_by(source: np.ndarray, target: np.ndarray) -> float:
         for left in np.linspace(0, width - wide, max(1, round(width / wide))).astype(int):
             block = target[top : top + tall, left : left + wide]
             area = source[
-                max(0, top - _SEARCH_PX) : top + tall + _SEARCH_PX, max(0, left - _SEARCH_PX) : left + wide + _SEARCH_PX
+                max(0, top - _SEARCH_PX) : top + tall + _SEARCH_PX,
+                max(0, left - _SEARCH_PX) : left + wide + _SEARCH_PX,
             ]
             match = float(cv2.matchTemplate(area, block, cv2.TM_CCOEFF_NORMED).max())
             variance = float(block.var())

@@ -8,30 +8,30 @@ from curation.shots import evidence
 from curation.shots.evidence import View
 
 SAMPLES = 9
-"""Frames of a window at which its interpolation is tested; enough to see that no single step makes the change."""
+"""Frames of a window at which its interpolation is tested: enough to see that no step makes the change."""
 
 MIN_DIFFERENCE_LEVELS = 8.0
 """Root mean square difference of the two ends; below it coding noise decides."""
 
 MAX_BACKSTEP, MAX_STEP = 0.05, 0.5
-"""Mixing shares may fall by noise only, and no eighth of a window may hold half of the change (that is a cut)."""
+"""Mixing shares fall by noise only, and no eighth of a window holds half of the change (that is a cut)."""
 
 MAX_FRAME_STEP = 0.35
 """Largest part of the change that one frame may bring: 3 steps, or 6 frames of animation on twos."""
 
 MAX_MISFIT = 0.12
-"""Squared difference from the straight line between the ends, over that of the ends. A wipe or a passing object
-gives 0.25 (each pixel jumps once), an unrelated picture 0.75, a dissolve of still pictures 0."""
+"""Squared difference from the straight line between the ends, over that of the ends. A wipe or a passing
+object gives 0.25 (each pixel jumps once), an unrelated picture 0.75, a dissolve of still pictures 0."""
 
 MAX_DETAIL = 0.8
-"""Energy of fine detail half way over the mean of the ends: 0.5 for a mixture of unrelated pictures, 1 for motion
+"""Energy of fine detail half way, over the mean of the ends: 0.5 for a mixture of two pictures, 1 for motion
 (the variance dip of Alattar, "Detecting and compressing dissolve regions", 1993)."""
 
 MIN_RESIDUAL_LEVELS = 5.0
 """The change must reach most of the frame (see `evidence.residual`): a title that fades in does not."""
 
 MIN_UNEXPLAINED, MIN_DECORRELATION = 0.4, 0.3
-"""The two ends must be as different as unrelated shots; panned, zoomed or relit views of one scene are not."""
+"""The ends must differ as unrelated shots do; panned, zoomed or relit views of one scene do not."""
 
 _SETTLED = 0.05
 
@@ -98,7 +98,7 @@ def is_mixture(before: View, between: View, after: View) -> bool:
 
 
 def _misfit(offset: np.ndarray, change: np.ndarray, share: float, power: float) -> float:
-    """Squared distance of one frame from the line between the ends, relative to the squared length of the line."""
+    """Squared distance of a frame from the line between the ends, over the squared length of the line."""
     away = offset - share * change
     return float(away @ away) / power
 

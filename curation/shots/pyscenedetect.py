@@ -1,7 +1,7 @@
 """The detectors of PySceneDetect 0.7 (Breakthrough/PySceneDetect) behind this project's interface.
 
-They are the original classes, fed with BGR pictures made from the coarse frames. PySceneDetect scales to about
-256 px itself, so results are close to, not equal to, those of its command line.
+They are the original classes, fed with BGR pictures made from the coarse frames. Its command line scales to
+a width of about 256 px, so that results are close, not equal.
 """
 
 import math
@@ -197,7 +197,10 @@ class Cascade:
 
 
 class WrappedState:
-    """Original detectors at work. Their cuts are held for `lag_s`, sorted, and united where frames are equal."""
+    """Original detectors at work; their cuts are held for `lag_s`, sorted and united.
+
+    Cuts of two detectors are one when they lie closer than the longest step.
+    """
 
     def __init__(self, detectors: Sequence[tuple[SceneDetector, int]], fps: float, lag_s: float) -> None:
         """Begin a segment.
@@ -213,6 +216,7 @@ class WrappedState:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps must be positive, got {fps}")
         self._detectors = detectors
+        self._longest_step = max(step for _, step in detectors)
         self._rate = Fraction(fps).limit_denominator(1001)
         self._lag_s = lag_s
         self._first = self._count = 0
@@ -253,11 +257,16 @@ class WrappedState:
 
     def _release(self, before: int) -> list[Boundary]:
         """Give the cuts at frames below `before`."""
-        ready = sorted(frame for frame in self._open if frame < before)
-        self._open.difference_update(ready)
-        if ready:
-            self._reported = ready[-1]
-        return [Boundary(frame + self._first, frame + self._first) for frame in ready]
+        ready = []
+        for frame in sorted(self._open):
+            if frame >= before:
+                break
+            self._open.remove(frame)
+            # A detector that looks at every third frame sees a cut up to two frames late.
+            if not self._reported or frame - self._reported >= self._longest_step:
+                self._reported = frame
+                ready.append(Boundary(frame + self._first, frame + self._first))
+        return ready
 
 
 def _frames(time_s: float, fps: float) -> int:

@@ -1,7 +1,7 @@
 """Writing clips: frame-exact transcoding, stream copy, and still images."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,12 @@ Box = tuple[float, float, float, float]
 """left, top, right, bottom as shares of the displayed picture"""
 
 IMAGE_QUALITY = 95
+Beat = Callable[[float], None]
+
+
+def _silent(seconds: float) -> None:
+    """Take no notice."""
+
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,14 @@ class Written:
     span: Span
 
 
-def transcode(path: Path, facts: SourceFacts, span: Span, cut: CutSettings, box: Box | None, to: Path) -> Written:
+def transcode(
+    path: Path, facts: SourceFacts, span: Span, cut: CutSettings, box: Box | None, to: Path, beat: Beat = _silent
+) -> Written:
     """Write a span as H.264 in MP4, frame for frame, upright and with square pixels; without sound.
 
     Frame times are kept (also variable ones) unless `cut.fps` asks for a constant rate. 10-bit and HDR
-    pictures are written with 8 bits and their own colour tags, not tone-mapped.
+    pictures are written with 8 bits and their own colour tags, not tone-mapped. `beat` is called after each
+    frame, since encoding a large clip takes a while.
 
     Raises:
         MediaError: the span cannot be read, or gives another number of frames than when it was analysed.
@@ -67,6 +76,7 @@ def transcode(path: Path, facts: SourceFacts, span: Span, cut: CutSettings, box:
             for packet in stream.encode(ready):
                 output.mux(packet)
             count, last_s = count + 1, time_s
+            beat(0.0)
         if stream is None:
             raise MediaError("no frame could be read again", span.start_s)
         for packet in stream.encode(None):

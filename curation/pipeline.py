@@ -1,0 +1,131 @@
+"""One run from sources to table: plan, run the steps, fold, export. The data flow on one page."""
+
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from curation.analyse import Plan
+from curation.errors import UserError
+from curation.export import export
+from curation.files import atomic_write
+from curation.judge import rules_of
+from curation.output import apply_rules, follow_rules, held, plan_work, prepare_folder, write_recipe
+from curation.progress import Display, Tally
+from curation.recipe import Recipe, recipe_values
+from curation.retire import settle_files
+from curation.runners import Runner
+from curation.steps import source_row, steps_of, unfinished_row
+from curation.summary import Summary, summarise
+from curation.table import fold, read_table
+from curation.types import Captioner, Source
+
+PACKAGES = ("ray", "av", "scenedetect-headless", "opencv-python-headless", "rapidocr", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did and what its output now holds."""
+
+    summary: Summary
+    tally: Tally
+    wall_s: float
+    sources_done: int
+    clips_finished: int
+
+
+def curate(
+    sources: list[Source], out: Path, recipe: Recipe, captioner: Captioner, runner: Runner, retry_failed: bool = False
+) -> Outcome:
+    """Bring an output up to date with its sources and its recipe; does only what is missing.
+
+    Raises:
+        UserError: the output cannot be written, is in use, or the run cannot fit the machine.
+    """
+    begin = time.monotonic()
+    writers, rules = tuple(recipe.operators), rules_of(recipe)
+    prepare_folder(out)
+    with held(out):
+        write_recipe(out, recipe)
+        left = fold(out, writers, rules)
+        follow_rules(out, recipe)
+        work = plan_work(out, recipe, captioner, sources, left, retry_failed)
+        plan = Plan(recipe, str(out.resolve()))
+        steps = steps_of(plan, captioner)
+        rows = [unfinished_row(plan, row) for row in work.clips]
+        rows += [source_row(plan, source, done) for source, done in work.sources]
+        tally = Tally()
+        if rows:
+            total = sum(source.size_bytes for source, _ in work.sources)
+            tally = runner(plan, steps, rows, Display([step.name for step in steps], total))
+            left = fold(out, writers, rules)
+        settle_files(out, read_table(out, writers, ["clip_path"]))
+        if recipe.cut.mode != "none":
+            export(out, "internal")
+        outcome = Outcome(summarise(out, writers), tally, time.monotonic() - begin, len(work.sources), len(work.clips))
+        if rows:
+            _write_run(out, recipe, outcome)
+        return outcome
+
+
+def select(out: Path, recipe: Recipe) -> Summary:
+    """Judge an output again by the recipe's rules; decodes nothing.
+
+    Raises:
+        UserError: the output is in use or cannot be written.
+    """
+    prepare_folder(out)
+    with held(out):
+        fold(out, tuple(recipe.operators), rules_of(recipe))
+        write_recipe(out, recipe)
+        apply_rules(out, recipe)
+        if recipe.cut.mode != "none":
+            export(out, "internal")
+    return summarise(out, tuple(recipe.operators))
+
+
+def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
+    """Write `run.json`: versions, machine, timings, counts."""
+    tally = outcome.tally
+    run = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        "recipe": recipe_values(recipe),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "machine": {
+            "cpus": psutil.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "system": platform.platform(),
+        },
+        "wall_s": round(outcome.wall_s, 3),
+        "cpu_s": {name: round(seconds, 3) for name, seconds in sorted(tally.cpu_s.items(), key=lambda i: -i[1])},
+        "footage_s": {name: round(seconds, 3) for name, seconds in tally.video_s.items()},
+        "rows": dict(tally.rows),
+        "sources_done": outcome.sources_done,
+        "clips_finished": outcome.clips_finished,
+        "summary": asdict(outcome.summary),
+        "problems": tally.problems,
+    }
+    atomic_write(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def need_table(out: Path) -> None:
+    """Refuse a folder that is no output.
+
+    Raises:
+        UserError: says what to do.
+    """
+    if not (out / "recipe.yaml").is_file():
+        raise UserError(f"{out}: not an output of curate (no recipe.yaml); run run_pipeline.py curate first")

@@ -1,0 +1,84 @@
+"""Progress that a person can read: per step, clips and footage done, rate, time left."""
+
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from curation.steps import Done
+
+PLAIN_EVERY_S = 15.0
+
+
+@dataclass
+class Tally:
+    """What the steps have reported so far."""
+
+    rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    video_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    cpu_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    bytes_done: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, done: Done) -> None:
+        """Count one report."""
+        self.rows[done.step] += done.rows
+        self.video_s[done.step] += done.video_s
+        self.bytes_done += done.share
+        for part, seconds in done.cpu_s.items():
+            self.cpu_s[part] += seconds
+        self.problems += [p for p in done.problems if len(self.problems) < 20]
+
+
+class Display:
+    """Shows a tally while a run goes on: one rewritten line on a terminal, a plain line now and then in a pipe."""
+
+    def __init__(self, steps: list[str], total_bytes: int, stream: TextIO | None = None):
+        """Begin with nothing done out of `total_bytes` of sources."""
+        self._steps, self._total = steps, total_bytes
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._begin = time.monotonic()
+        self._shown = self._begin if not self._live else 0.0
+        self._lock = threading.Lock()
+
+    def show(self, tally: Tally, final: bool = False) -> None:
+        """Show the tally if it is time to."""
+        with self._lock:
+            now = time.monotonic()
+            if not final and now - self._shown < (0.2 if self._live else PLAIN_EVERY_S):
+                return
+            self._shown = now
+            line = progress_line(self._steps, tally, self._total, now - self._begin)
+            if self._live:
+                width = os.get_terminal_size(self._stream.fileno()).columns if self._stream.isatty() else 120
+                self._stream.write("\r" + line[: width - 1].ljust(width - 1) + ("\n" if final else ""))
+            else:
+                self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+def progress_line(steps: list[str], tally: Tally, total_bytes: int, elapsed_s: float) -> str:
+    """Give one line: share done, each step's clips and footage, rate and time left."""
+    share = min(1.0, tally.bytes_done / total_bytes) if total_bytes else 0.0
+    parts = [f"{share:4.0%}"]
+    for step in steps:
+        seconds = tally.video_s[step]
+        unit = "sources" if step == "probe" else "clips"
+        parts.append(f"{step} {tally.rows[step]} {unit}" + (f" {clock_text(seconds)}" if seconds else ""))
+    analysed = tally.video_s["analyse"]
+    if elapsed_s > 1 and analysed:
+        parts.append(f"{analysed / elapsed_s:.1f}x real time")
+    if 0.02 < share < 1:
+        parts.append(f"{clock_text(elapsed_s * (1 - share) / share)} left")
+    return " | ".join(parts)
+
+
+def clock_text(seconds: float) -> str:
+    """Give a duration as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

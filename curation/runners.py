@@ -1,0 +1,41 @@
+"""Two ways to run the same steps: a plain loop, and one streaming Ray Data graph (in `ray_runner`)."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from curation.analyse import Plan
+from curation.progress import Display, Tally
+from curation.steps import Done, Process, Step
+from curation.types import Row
+
+
+class Runner(Protocol):
+    """Pushes rows through the steps and returns when all parts are written."""
+
+    def __call__(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+        """Run; raises UserError when it cannot fit the machine."""
+        ...
+
+
+def run_inline(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    """Run the steps one row after another in this process (media still in its child)."""
+    tally = Tally()
+
+    def report(done: Done) -> None:
+        tally.add(done)
+        display.show(tally)
+
+    flow: Iterable[Row] = rows
+    for step in steps:
+        flow = _through(step.start(report), flow, step.batch)
+    for _ in flow:
+        pass
+    display.show(tally, final=True)
+    return tally
+
+
+def _through(process: Process, rows: Iterable[Row], batch: int) -> Iterator[Row]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, batch)):
+        yield from process(chunk)

@@ -1,0 +1,333 @@
+"""The steps of the flow as functions over batches of rows; a runner chains them on Ray or in a plain loop.
+
+    probe → analyse → one step per pool of operators → cut → finish
+
+A row enters as a planned source, or as a clip that an earlier run left unfinished; it leaves in a part.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from curation.analyse import Plan, Task, failed_row, task_from_json, task_to_json
+from curation.captions import caption_rows
+from curation.clock import StepClock
+from curation.errors import MediaError
+from curation.isolate import InternalError, MediaProcess
+from curation.judge import judge, rules_of, still_standing
+from curation.recipe import Rule
+from curation.samples import decode_samples
+from curation.schema import blank_row, work_schema
+from curation.table import write_part
+from curation.types import Captioner, ClipInput, Operator, Row, Source, SourceFacts, Span
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a step reports as it goes: clips and seconds of footage dealt with, CPU seconds by part."""
+
+    step: str
+    rows: int = 0
+    video_s: float = 0.0
+    share: float = 0.0
+    """bytes of source fully dealt with"""
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    """tracebacks of bugs of ours"""
+
+
+Report = Callable[[Done], None]
+Process = Callable[[Sequence[Row]], Iterator[Row]]
+
+
+class Step(Protocol):
+    """One step: settings that travel to the workers; `start` loads what it holds there."""
+
+    @property
+    def name(self) -> str:
+        """What progress calls it."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Rows it takes at a time."""
+        ...
+
+    def start(self, report: Report) -> Process:
+        """Give the function from a batch of rows to rows."""
+        ...
+
+
+def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
+    """Give the steps of a run in order."""
+    pools: list[Step] = []
+    later = [op for pool in plan.recipe.pools.values() for op in pool.values()]
+    for name, operators in plan.recipe.pools.items():
+        pending = frozenset(c for op in later for c in op.writes)
+        pools.append(ScoreStep(plan, name, operators, pending))
+        later = [op for op in later if op not in operators.values()]
+    return [ProbeStep(plan), AnalyseStep(plan), *pools, CutStep(plan, captioner), FinishStep(plan, captioner)]
+
+
+def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) -> Row:
+    """Give the row by which a planned source enters the flow; segments already done are not done again."""
+    return blank_row(work_schema(plan.writers)) | {
+        "source_root": source.root,
+        "source_path": source.path,
+        "source_size_bytes": source.size_bytes,
+        "source_mtime_ns": source.mtime_ns,
+        "_done_segments": list(done_segments),
+    }
+
+
+def unfinished_row(plan: Plan, row: Row) -> Row:
+    """Give the row by which a clip of an earlier run enters the flow."""
+    return blank_row(work_schema(plan.writers)) | row
+
+
+@dataclass(frozen=True)
+class ProbeStep:
+    """Sources become segments: hash, facts, borders. Unfinished clips pass."""
+
+    plan: Plan
+    name: str = "probe"
+    batch: int = 1
+
+    def start(self, report: Report) -> Process:
+        """Start the media process."""
+        media = _Media(self.plan, self.name, report)
+
+        def process(rows: Sequence[Row]) -> Iterator[Row]:
+            for row in rows:
+                if row["clip_id"] is not None:
+                    yield row
+                    continue
+                source = _source(row)
+                try:
+                    tasks = list(media.run("probe", source))
+                except _SourceFailed as failed:
+                    yield failed_row(self.plan, source, self.name, failed.error)
+                    report(Done(self.name, 1, share=source.size_bytes))
+                    continue
+                done = set(row["_done_segments"] or ())
+                for task in tasks:
+                    if task.segment.index not in done:
+                        yield row | {"_task": task_to_json(task), "_done_segments": None}
+                report(Done(self.name, 1))
+
+        return process
+
+
+@dataclass(frozen=True)
+class AnalyseStep:
+    """Segments become clips with their pixel scores; unfinished clips get their frames again if need be."""
+
+    plan: Plan
+    name: str = "analyse"
+    batch: int = 1
+
+    def start(self, report: Report) -> Process:
+        """Start the media process."""
+        media = _Media(self.plan, self.name, report)
+        rules = rules_of(self.plan.recipe)
+        pooled = frozenset(c for ops in self.plan.recipe.pools.values() for op in ops.values() for c in op.writes)
+
+        def process(rows: Sequence[Row]) -> Iterator[Row]:
+            for row in rows:
+                if row["status"] == "failed":
+                    yield row
+                elif row["clip_id"] is not None:
+                    yield self._again(row, rules, pooled, media)
+                else:
+                    yield from self._segment(task_from_json(row["_task"]), media, report)
+
+        return process
+
+    def _segment(self, task: Task, media: "_Media", report: Report) -> Iterator[Row]:
+        count = 0
+        try:
+            for row in media.run("analyse", task):
+                count += 1
+                report(Done(self.name, 1))
+                yield row
+        except _SourceFailed as failed:
+            yield failed_row(self.plan, task.source, self.name, failed.error, task) | {"_segment_rows": count + 1}
+        report(Done(self.name, share=task.source.size_bytes / task.segment.count))
+
+    def _again(self, row: Row, rules: dict[str, Rule], pooled: frozenset[str], media: "_Media") -> Row:
+        if not (pooled and still_standing(row, rules, pooled) and any(row[c] is None for c in pooled)):
+            return row
+        try:
+            task = media.task_of(row)
+            return row | {"_task": task_to_json(task), "_samples": media.one("sample", row, task)}
+        except _SourceFailed as failed:
+            return _failed(row, self.name, failed.error)
+
+
+@dataclass(frozen=True)
+class ScoreStep:
+    """Operators of one pool score the clips that no rule has rejected yet."""
+
+    plan: Plan
+    name: str
+    operators: dict[str, Operator]
+    pending: frozenset[str]
+    batch: int = 8
+
+    def start(self, report: Report) -> Process:
+        """Load the operators."""
+        scorers = {name: op.load() for name, op in self.operators.items()}
+        rules = rules_of(self.plan.recipe)
+        clock = StepClock()
+
+        def process(rows: Sequence[Row]) -> Iterator[Row]:
+            scored = list(rows)
+            for name, score in scorers.items():
+                operator = self.operators[name]
+                chosen, inputs = [], []
+                for index, row in enumerate(scored):
+                    frames = decode_samples(row["_samples"], name) if self._wants(row, operator, rules) else None
+                    if frames is not None:
+                        chosen.append(index)
+                        inputs.append(ClipInput(_facts(row), _span(row), frames))
+                with clock.step(name):
+                    scores = score(inputs) if inputs else []
+                for index, values in zip(chosen, scores, strict=True):
+                    scored[index] = scored[index] | values
+            report(Done(self.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows), cpu_s=clock.take()))
+            yield from scored
+
+        return process
+
+    def _wants(self, row: Row, operator: Operator, rules: dict[str, Rule]) -> bool:
+        if row["status"] == "failed" or row["type"] not in operator.media:
+            return False
+        if any(row[column] is not None for column in operator.writes):
+            return False
+        return self.plan.recipe.score_rejected or still_standing(row, rules, self.pending)
+
+
+@dataclass(frozen=True)
+class CutStep:
+    """Judges; accepted clips are read again, for their files and the captioner's frames."""
+
+    plan: Plan
+    captioner: Captioner
+    name: str = "cut"
+    batch: int = 1
+
+    def start(self, report: Report) -> Process:
+        """Start the media process."""
+        media = _Media(self.plan, self.name, report)
+        rules = rules_of(self.plan.recipe)
+
+        def process(rows: Sequence[Row]) -> Iterator[Row]:
+            for row in rows:
+                row = judge(row | {"_samples": None}, rules)
+                if row["status"] == "accepted" and self._needs_reading(row):
+                    try:
+                        task = task_from_json(row["_task"]) if row["_task"] else media.task_of(row)
+                        cut = media.one("cut", row, task, self.captioner.sampling)
+                        row = row | cut.columns | {"_samples": cut.samples}
+                        report(Done(self.name, 1, row["duration_s"] or 0.0))
+                    except _SourceFailed as failed:
+                        row = _failed(row, self.name, failed.error)
+                yield row
+
+        return process
+
+    def _needs_reading(self, row: Row) -> bool:
+        wants_file = self.plan.recipe.cut.mode != "none" and row["clip_path"] is None
+        return wants_file or (row["caption"] is None and self.captioner.sampling is not None)
+
+
+@dataclass(frozen=True)
+class FinishStep:
+    """Captions accepted clips, lets caption checks judge once more, and writes finished rows as parts."""
+
+    plan: Plan
+    captioner: Captioner
+    name: str = "finish"
+    batch: int = 8
+
+    def start(self, report: Report) -> Process:
+        """Load the captioner."""
+        write_captions = self.captioner.load()
+        clock = StepClock()
+
+        def process(rows: Sequence[Row]) -> Iterator[Row]:
+            with clock.step("caption"):
+                finished = caption_rows(rows, write_captions, Path(self.plan.out))
+            with clock.step("table"):
+                write_part(Path(self.plan.out), self.plan.writers, finished)
+            footage_s = sum(r["duration_s"] or 0.0 for r in rows)
+            report(Done(self.name, len(rows), footage_s, cpu_s=clock.take()))
+            for row in finished:
+                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+
+        return process
+
+
+class _SourceFailed(Exception):
+    """A media task ended without a result, for a reason that becomes a failed row."""
+
+    def __init__(self, error: MediaError):
+        self.error = error
+
+
+class _Media:
+    """A media process that reports what it does, and turns bugs of ours into failed rows that are told of."""
+
+    def __init__(self, plan: Plan, step: str, report: Report):
+        self._report, self._step = report, step
+        self._process = MediaProcess(plan, lambda seconds: report(Done(step, video_s=seconds)))
+        self._tasks = lru_cache(64)(self._probe_again)
+
+    def run(self, name: str, *arguments: object) -> Iterator:  # type: ignore[type-arg]
+        begin = time.thread_time()
+        try:
+            yield from self._process.run(name, *arguments)
+        except MediaError as error:
+            raise _SourceFailed(error) from None
+        except InternalError as bug:
+            self._report(Done(self._step, problems=(str(bug),)))
+            raise _SourceFailed(MediaError(f"internal error: {str(bug).strip().splitlines()[-1]}")) from None
+        finally:
+            spent, self._process.cpu_s = self._process.cpu_s, {}
+            self._report(Done(self._step, cpu_s=spent | {"workers": time.thread_time() - begin}))
+
+    def one(self, name: str, *arguments: object):  # type: ignore[no-untyped-def]
+        return list(self.run(name, *arguments))[0]
+
+    def task_of(self, row: Row) -> Task:
+        """Probe the source of a clip that an earlier run analysed; it must still hold the same content."""
+        task = self._tasks(_source(row))
+        if task.source_id != row["source_id"]:
+            raise _SourceFailed(MediaError("the source has changed since it was analysed; curate it again"))
+        return task
+
+    def _probe_again(self, source: Source) -> Task:
+        return list(self.run("probe", source))[0]
+
+
+def _source(row: Row) -> Source:
+    return Source(row["source_root"], row["source_path"], row["source_size_bytes"], row["source_mtime_ns"])
+
+
+def _facts(row: Row) -> SourceFacts:
+    if row["_task"]:
+        return task_from_json(row["_task"]).facts
+    return SourceFacts(row["type"], row["width_px"], row["height_px"], row["codec"], row["fps"])
+
+
+def _span(row: Row) -> Span:
+    if row["type"] == "image":
+        return Span(0.0, 1.0, 0, 1)
+    return Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
+
+
+def _failed(row: Row, step: str, error: MediaError) -> Row:
+    return row | {"status": "failed", "reasons": [], "error": f"{step}: {error}", "_samples": None}

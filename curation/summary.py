@@ -1,0 +1,95 @@
+"""The funnel: how many came in, how many each reason dropped, how much is kept."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from curation.table import read_table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of an output; `accepted + rejected + failed == rows` and sources are counted once.
+
+    Attributes:
+        dropped_by: rows by their first reason: these add up to `rejected`.
+        failed_with: failed rows by their error's step.
+    """
+
+    sources: int
+    rows: int
+    accepted: int
+    rejected: int
+    failed: int
+    hours: float
+    hours_accepted: float
+    dropped_by: dict[str, int]
+    hours_dropped_by: dict[str, float]
+    failed_with: dict[str, int]
+    errors: tuple[tuple[str, str], ...]
+    """(source path, error) of the first failed rows"""
+    captioned: int = 0
+    files: int = 0
+
+
+def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
+    """Count an output's table."""
+    table = read_table(out, writers, ["source_path", "status", "reasons", "error", "duration_s", "caption", "clip_path"])
+    counts = Counter(table["status"].to_pylist())
+    rejected = table.filter(pc.equal(table["status"], "rejected"))
+    failed = table.filter(pc.equal(table["status"], "failed"))
+    dropped: Counter[str] = Counter()
+    hours: Counter[str] = Counter()
+    for reasons, seconds in zip(rejected["reasons"].to_pylist(), rejected["duration_s"].to_pylist(), strict=True):
+        dropped[reasons[0]] += 1
+        hours[reasons[0]] += (seconds or 0.0) / 3600
+    errors = list(zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True))
+    kept = table.filter(pc.equal(table["status"], "accepted"))
+    return Summary(
+        sources=len(pc.unique(table["source_path"])),
+        rows=len(table),
+        accepted=counts["accepted"],
+        rejected=counts["rejected"],
+        failed=counts["failed"],
+        hours=(pc.sum(table["duration_s"]).as_py() or 0.0) / 3600,
+        hours_accepted=(pc.sum(kept["duration_s"]).as_py() or 0.0) / 3600,
+        dropped_by=dict(dropped.most_common()),
+        hours_dropped_by={name: hours[name] for name, _ in dropped.most_common()},
+        failed_with=dict(Counter(error.split(":")[0] for _, error in errors).most_common()),
+        errors=tuple(errors[:10]),
+        captioned=len(kept) - kept["caption"].null_count,
+        files=len(kept) - kept["clip_path"].null_count,
+    )
+
+
+def funnel(summary: Summary) -> str:
+    """Draw the funnel for the terminal."""
+    width = 34
+    lines = [f"{'sources':<{width}}{summary.sources:>8}"]
+    lines.append(f"{'clips and images':<{width}}{summary.rows - summary.failed:>8}{_hours(summary.hours):>12}")
+    for reason, count in summary.dropped_by.items():
+        share = count / max(1, summary.rows)
+        bar = "█" * max(1, round(20 * share))
+        lines.append(f"{'  - ' + reason:<{width}}{count:>8}{_hours(summary.hours_dropped_by[reason]):>12}  {bar}")
+    share = summary.accepted / max(1, summary.rows)
+    bar = "█" * round(20 * share)
+    lines.append(f"{'accepted':<{width}}{summary.accepted:>8}{_hours(summary.hours_accepted):>12}  {bar} {share:.0%}")
+    if summary.failed:
+        lines.append(f"{'failed':<{width}}{summary.failed:>8}")
+        for path, error in summary.errors:
+            lines.append(f"  ! {_printable(path)}: {_printable(error)}")
+        if summary.failed > len(summary.errors):
+            lines.append(f"  ! … and {summary.failed - len(summary.errors)} more: see status 'failed' in the table")
+    return "\n".join(lines)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:.1f} h"
+
+
+def _printable(text: str, most: int = 160) -> str:
+    """Keep control characters of file names and errors away from the terminal."""
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return clean if len(clean) <= most else clean[: most - 1] + "…"

@@ -1,0 +1,188 @@
+"""The table: parts that workers write, and the folder of Parquet files they are folded into.
+
+    OUT/_parts/<time>-<random>.parquet    finished rows, immutable, of sources that may be unfinished
+    OUT/clips/part-<n>.parquet            the table: finished sources only, replaced as a whole
+"""
+
+import json
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.files import atomic_folder, atomic_path, recover_swap
+from curation.recipe import Rule
+from curation.schema import PART_COLUMNS, part_schema, table_schema
+from curation.settings import plain
+from curation.types import Row
+
+ROWS_PER_FILE = 100_000
+RULES_KEY = b"selects.rules"
+"""Parquet metadata: the rules that the verdicts of this table follow."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Segments of sources that are not whole yet: (path, size, mtime) to segment numbers whose rows are parts."""
+
+    segments: dict[tuple[str, int, int], list[int]]
+
+
+def clips_folder(out: Path) -> Path:
+    """Give the folder of the table."""
+    return out / "clips"
+
+
+def read_table(out: Path, writers: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the table, or some of its columns; empty when there is none yet."""
+    recover_swap(clips_folder(out))
+    schema = table_schema(writers)
+    if columns is not None:
+        schema = pa.schema([schema.field(c) for c in columns])
+    files = sorted(clips_folder(out).glob("part-*.parquet"))
+    if not files:
+        return schema.empty_table()
+    return pa.concat_tables([pq.read_table(f, columns=schema.names) for f in files]).cast(schema)
+
+
+def written_rules(out: Path) -> str | None:
+    """Give the rules that the table's verdicts follow, as text; None when there is no table."""
+    for file in sorted(clips_folder(out).glob("part-*.parquet"))[:1]:
+        found = (pq.read_schema(file).metadata or {}).get(RULES_KEY)
+        return found.decode() if found else None
+    return None
+
+
+def rules_text(rules: dict[str, Rule]) -> str:
+    """Give rules as the text kept beside the table."""
+    return json.dumps(plain(rules))
+
+
+def write_table(out: Path, table: pa.Table, rules: dict[str, Rule]) -> None:
+    """Replace the table as a whole: a reader sees the old one or the new one."""
+    keys = [("source_path", "ascending"), ("start_s", "ascending"), ("clip_id", "ascending")]
+    table = table.take(pc.sort_indices(table, sort_keys=keys))
+    table = table.replace_schema_metadata({RULES_KEY: rules_text(rules).encode()})
+    with atomic_folder(clips_folder(out)) as folder:
+        for number, begin in enumerate(range(0, max(1, len(table)), ROWS_PER_FILE)):
+            file = folder / f"part-{number:05d}.parquet"
+            pq.write_table(table.slice(begin, ROWS_PER_FILE), file, compression="zstd")
+
+
+def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row]) -> None:
+    """Write finished rows as a new part; it appears whole or not at all."""
+    schema = part_schema(writers)
+    table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+    folder = out / "_parts"
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet") as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def fold(out: Path, writers: Iterable[str], rules: dict[str, Rule]) -> Unfinished:
+    """Move the rows of finished sources from the parts into the table.
+
+    A source is finished when every row of every one of its segments is there. Rows without a segment are new
+    states of rows that the table has. Parts of unfinished sources are reduced to their finished segments.
+
+    Returns:
+        What is left in the parts.
+    """
+    writers = tuple(writers)
+    schema = part_schema(writers)
+    files = sorted((out / "_parts").glob("*.parquet"))
+    if not files:
+        return Unfinished({})
+    newest: dict[str, Row] = {}
+    for file in files:
+        newest.update((row["clip_id"], row) for row in pq.read_table(file).cast(schema).to_pylist())
+    updates, sources = [], defaultdict(lambda: defaultdict(list))
+    for row in newest.values():
+        if row["_segments"] is None:
+            updates.append(row)
+        else:
+            sources[_source_key(row)][row["_segment"]].append(row)
+    finished, kept, unfinished = [], [], {}
+    for source, segments in sources.items():
+        whole = {i: rows for i, rows in segments.items() if _is_whole(rows)}
+        count = next(iter(segments.values()))[0]["_segments"]
+        if len(whole) == count:
+            finished.append(_finish_source([sorted(whole[i], key=_place) for i in range(count)]))
+        elif whole:
+            unfinished[source] = sorted(whole)
+            kept += [row for rows in whole.values() for row in rows]
+    if finished or updates:
+        new = [row for rows in finished for row in rows]
+        _merge(out, writers, rules, new, updates)
+    if kept:
+        write_part(out, writers, kept)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return Unfinished(unfinished)
+
+
+def _merge(out: Path, writers: tuple[str, ...], rules: dict[str, Rule], new: list[Row], updates: list[Row]) -> None:
+    schema = table_schema(writers)
+    old = read_table(out, writers)
+    redone = pa.array(sorted({row["source_path"] for row in new}), pa.string())
+    changed = pa.array(sorted({row["clip_id"] for row in updates}), pa.string())
+    stays = pc.and_(
+        pc.invert(pc.is_in(old["source_path"], redone)), pc.invert(pc.is_in(old["clip_id"], changed))
+    )
+    there = set(old["clip_id"].to_pylist()) if updates else set()
+    paths = set(redone.to_pylist())
+    updates = [row for row in updates if row["clip_id"] in there and row["source_path"] not in paths]
+    added = pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in [*new, *updates]], schema=schema)
+    write_table(out, pa.concat_tables([old.filter(stays), added]), rules)
+
+
+def _source_key(row: Row) -> tuple[str, int, int]:
+    return row["source_path"], row["source_size_bytes"], row["source_mtime_ns"]
+
+
+def _is_whole(rows: list[Row]) -> bool:
+    wanted = [row["_segment_rows"] for row in rows if row["_segment_rows"] is not None]
+    return bool(wanted) and len(rows) == wanted[-1]
+
+
+def _place(row: Row) -> tuple[float, bool]:
+    return (row["start_s"] or 0.0, row["status"] == "failed")
+
+
+def _finish_source(segments: list[list[Row]]) -> list[Row]:
+    """Set what is known only now: frame numbers from the source's start, shots across borders, totals."""
+    frames = shots = 0
+    end_s = None
+    goes_on = False
+    rows: list[Row] = []
+    for segment in segments:
+        known = [row["shot_index"] for row in segment if row["shot_index"] is not None]
+        first_shot = shots - 1 if goes_on and shots and known else shots
+        for row in segment:
+            shot = None if row["shot_index"] is None else first_shot + row["shot_index"]
+            start = None if row["start_frame"] is None else frames + row["start_frame"]
+            rows.append(row | {"shot_index": shot, "start_frame": start})
+        totals = next((row for row in segment if row["_segment_frames"] is not None), {})
+        frames += totals.get("_segment_frames") or 0
+        end_s = totals.get("_segment_end_s") or end_s
+        shots = first_shot + max(known, default=-1) + 1
+        goes_on = any(row["_border"] for row in segment)
+    spans: dict[int, tuple[float, float | None]] = {}
+    for row in rows:
+        if row["shot_index"] is not None:
+            start_s, _ = spans.get(row["shot_index"], (row["shot_start_s"], None))
+            spans[row["shot_index"]] = (start_s, row["shot_end_s"])
+    moving = any(row["type"] == "video" for row in rows)
+    for row in rows:
+        if row["shot_index"] is not None:
+            row["shot_start_s"], row["shot_end_s"] = spans[row["shot_index"]]
+        row["source_clips"] = len(rows)
+        row["source_num_frames"] = frames
+        row["source_duration_s"] = end_s if moving else None
+    return [{k: v for k, v in row.items() if k not in PART_COLUMNS} for row in rows]

@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""From raw footage to training data for video models: the command line, and the only file that knows every name."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from captioners import CAPTIONERS
+from captioners import PLANNED as PLANNED_CAPTIONERS
+from curation.errors import UserError
+from curation.export import FORMATS, export
+from curation.output import check_same_recipe, recipe_file
+from curation.pipeline import Outcome, curate, need_table, select
+from curation.recipe import Recipe, Tables, load_recipe, render_recipe, what_differs
+from curation.runners import Runner, run_inline
+from curation.sources import find_sources
+from curation.summary import funnel
+from curation.table import read_table
+from curation.types import Captioner
+from operators import OPERATORS, PLANNED
+
+TABLES = Tables(OPERATORS, CAPTIONERS, frozenset((*PLANNED, *PLANNED_CAPTIONERS)))
+CONFIGS = Path(__file__).resolve().parent / "configs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; give the exit code: 0 done, 2 a mistake in the request, 1 the run broke."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+        return code
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def run_curate(parsed: argparse.Namespace) -> int:
+    """Curate sources into an output."""
+    files, overrides = _split_overrides(parsed.inputs)
+    if not files:
+        raise UserError("curate needs at least one input: a file, folder, glob or list")
+    out = Path(parsed.output)
+    recipe, captioner = _recipe_for(out, parsed.config, overrides)
+    sources = find_sources(files, _known_roots(out, recipe))
+    runner = _runner(parsed)
+    outcome = curate(sources, out, recipe, captioner, runner, parsed.retry_failed)
+    return _tell(out, recipe, outcome)
+
+
+def run_demo(parsed: argparse.Namespace) -> int:
+    """Draw footage with known truth and curate it."""
+    from curation.demo_footage import draw_demo
+
+    out = Path(parsed.output)
+    footage = out / "footage"
+    if not (footage / ".complete").exists():
+        print(f"drawing footage into {footage} …")
+        footage.mkdir(parents=True, exist_ok=True)
+        draw_demo(footage)
+        (footage / ".complete").touch()
+    recipe, captioner = _recipe_for(out / "curated", str(CONFIGS / "demo.yaml"), [])
+    outcome = curate(find_sources([str(footage)]), out / "curated", recipe, captioner, _runner(parsed))
+    return _tell(out / "curated", recipe, outcome)
+
+
+def run_select(parsed: argparse.Namespace) -> int:
+    """Judge an output by other rules."""
+    out = Path(parsed.output)
+    need_table(out)
+    kept, _ = load_recipe(recipe_file(out), [], TABLES)
+    overrides = list(parsed.overrides)
+    for override in overrides:
+        if not override.startswith("rules."):
+            raise UserError(f"'{override}': select changes rules only, such as rules.motion.min=0.5")
+    if parsed.config:
+        import dataclasses
+
+        asked, _ = load_recipe(Path(parsed.config), overrides, TABLES)
+        recipe = dataclasses.replace(kept, rules=asked.rules)
+        written = {c for op in kept.operators.values() for c in op.writes}
+        for column in recipe.rules:
+            if kept.writer_of(column) in OPERATORS and column not in written:
+                raise UserError(f"rules.{column}: {out} has no such column; curate with operators.{kept.writer_of(column)}")
+    else:
+        recipe, _ = load_recipe(recipe_file(out), overrides, TABLES)
+    changed = what_differs(recipe, kept)
+    summary = select(out, recipe)
+    print(funnel(summary))
+    print(f"rules changed: {', '.join(changed) or 'none'}")
+    waiting = summary.accepted - min(summary.captioned, summary.files if recipe.cut.mode != "none" else summary.captioned)
+    if waiting:
+        print(f"{waiting} accepted clips wait for caption or file; go on with: run_pipeline.py curate INPUT --output {out}")
+    return 0
+
+
+def run_export(parsed: argparse.Namespace) -> int:
+    """Write a trainer's metadata format."""
+    need_table(Path(parsed.output))
+    result = export(Path(parsed.output), parsed.format, parsed.absolute)
+    print(result)
+    return 0
+
+
+def run_recipe(parsed: argparse.Namespace) -> int:
+    """Print a resolved recipe with every key's meaning."""
+    words = list(parsed.words)
+    file = Path(words.pop(0)) if words and "=" not in words[0] else CONFIGS / "default.yaml"
+    recipe, _ = load_recipe(file, words, TABLES)
+    print(render_recipe(recipe), end="")
+    return 0
+
+
+def _recipe_for(out: Path, config: str | None, overrides: list[str]) -> tuple[Recipe, Captioner]:
+    """Give the recipe of a run: the output's own, which an explicit one must agree with."""
+    own = recipe_file(out)
+    if not own.is_file():
+        return load_recipe(Path(config) if config else CONFIGS / "default.yaml", overrides, TABLES)
+    kept, captioner = load_recipe(own, [], TABLES)
+    asked, _ = load_recipe(Path(config) if config else own, overrides, TABLES)
+    check_same_recipe(out, asked, kept)
+    return asked, captioner
+
+
+def _known_roots(out: Path, recipe: Recipe) -> dict[str, str]:
+    if not (out / "clips").exists():
+        return {}
+    table = read_table(out, tuple(recipe.operators), ["source_path", "source_root"])
+    return dict(zip(table["source_path"].to_pylist(), table["source_root"].to_pylist(), strict=True))
+
+
+def _runner(parsed: argparse.Namespace) -> Runner:
+    if parsed.runner == "inline":
+        if parsed.ray_address:
+            raise UserError("--ray-address has no meaning with --runner inline")
+        return run_inline
+    from curation.ray_runner import run_on_ray, start_ray
+
+    def on_ray(plan, steps, rows, display):  # type: ignore[no-untyped-def]
+        start_ray(parsed.ray_address)
+        return run_on_ray(plan, steps, rows, display)
+
+    return on_ray
+
+
+def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
+    print(funnel(outcome.summary))
+    if not outcome.sources_done and not outcome.clips_finished:
+        print("nothing was missing")
+    print(f"\ntable     {out / 'clips'}")
+    if recipe.cut.mode != "none":
+        print(f"clips     {out / 'train'}")
+        print(f"metadata  {out / 'json_of_internal_datasets.json'}")
+    print(f"previews  {out / 'previews'}\nrun       {out / 'run.json'}   ({outcome.wall_s:.1f} s)")
+    if outcome.tally.problems:
+        print(f"error: {len(outcome.tally.problems)} internal errors; the first:\n{outcome.tally.problems[0]}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell inputs from `key=value`: a word with `=` that is no existing path is an override."""
+    overrides = [w for w in words if "=" in w and not Path(w).exists() and not w.startswith(("/", "."))]
+    return [w for w in words if w not in overrides], overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run_pipeline.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="draw footage with known truth and curate it")
+    demo.add_argument("--output", default="demo_output", help="folder for footage and results")
+    _add_runner(demo)
+    demo.set_defaults(run=run_demo)
+
+    curating = commands.add_parser("curate", help="turn videos and images into training data")
+    curating.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, glob or list; and key=value")
+    curating.add_argument("--output", required=True, metavar="DIR")
+    curating.add_argument("--config", metavar="FILE", help="recipe; default configs/default.yaml, or the output's own")
+    curating.add_argument("--retry-failed", action="store_true", help="try failed sources again, too")
+    _add_runner(curating)
+    curating.set_defaults(run=run_curate)
+
+    selecting = commands.add_parser("select", help="judge an output by other rules, without decoding")
+    selecting.add_argument("output", metavar="DIR")
+    selecting.add_argument("overrides", nargs="*", metavar="rules.COLUMN.min=VALUE")
+    selecting.add_argument("--config", metavar="FILE", help="recipe whose rules are taken")
+    selecting.set_defaults(run=run_select)
+
+    exporting = commands.add_parser("export", help="write metadata for trainers")
+    exporting.add_argument("output", metavar="DIR")
+    exporting.add_argument("--format", choices=FORMATS, default="internal")
+    exporting.add_argument("--absolute", action="store_true", help="absolute instead of relative paths")
+    exporting.set_defaults(run=run_export)
+
+    showing = commands.add_parser("recipe", help="print a resolved recipe with every key's meaning")
+    showing.add_argument("words", nargs="*", metavar="[FILE] [key=value]")
+    showing.set_defaults(run=run_recipe)
+    return parser
+
+
+def _add_runner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: a plain loop without Ray")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="run on this Ray cluster instead of this machine alone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
