@@ -37,10 +37,11 @@ OVERRUN_S = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What every worker of a run knows: the recipe and the output folder."""
+    """What every worker of a run knows: the recipe, the output folder, and which run it is."""
 
     recipe: Recipe
     out: str
+    run: str = ""
 
     @property
     def writers(self) -> tuple[str, ...]:
@@ -107,12 +108,13 @@ def analyse(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Ro
     """
     rows = _image_rows(plan, task, clock) if task.facts.type == "image" else _video_rows(plan, task, beat, clock)
     held: Row | None = None
-    for count, row in enumerate(rows, 1):
+    count = 0
+    for row in rows:
         if held is not None:
             yield held
-        held = {**row, "_segment_rows": count}
+        held, count = row, count + 1
     if held is not None:
-        yield held
+        yield held | {"_segment_rows": count}
 
 
 def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
@@ -128,7 +130,7 @@ def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: T
         "error": f"{step}: {error}" + (f" (from {error.time_s:.2f} s on)" if error.time_s is not None else ""),
         "_segment": 0,
         "_segments": 1,
-        "_segment_rows": 1,
+        "_segment_rows": 1,  # `analyse` knows better for a stretch
         "_segment_frames": 0,
     }
     return row | _task_columns(task) if task else row

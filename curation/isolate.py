@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from curation.analyse import Plan
+from curation.analyse import Beat, Plan
 from curation.errors import MediaError
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
@@ -33,15 +33,20 @@ class MediaProcess:
     deterministic.
     """
 
-    def __init__(self, plan: Plan, on_beat: Callable[[float], None] = lambda seconds: None):
+    def __init__(self, plan: Plan):
         """Keep the plan; the child starts with the first task."""
-        self._plan, self._on_beat = plan, on_beat
+        self._plan = plan
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self.cpu_s: dict[str, float] = {}
 
-    def run(self, name: str, *arguments: Any) -> Iterator[Any]:
+    def run(self, on_beat: Beat, name: str, *arguments: Any) -> Iterator[Any]:
         """Run a task of `curation.child` and give its results as they come.
+
+        Args:
+            on_beat: called with the seconds of footage dealt with since the last call.
+            name: the task.
+            arguments: what it takes.
 
         Raises:
             MediaError: the source cannot be read, or its decoder crashed, hung or ran out of memory on every
@@ -52,7 +57,7 @@ class MediaProcess:
         limits = self._plan.recipe.limits
         for attempt in range(1, limits.tries + 1):
             try:
-                for number, item in enumerate(self._once(name, arguments), 1):
+                for number, item in enumerate(self._once(on_beat, name, arguments), 1):
                     if number > given:
                         given = number
                         yield item
@@ -66,10 +71,6 @@ class MediaProcess:
                 self.close()
                 raise
 
-    def one(self, name: str, *arguments: Any) -> Any:
-        """Run a task that gives one result; raises as `run` does."""
-        return next(iter(list(self.run(name, *arguments))))
-
     def close(self) -> None:
         """End the child."""
         if self._process is not None:
@@ -80,7 +81,7 @@ class MediaProcess:
             self._connection.close()
         self._process = self._connection = None
 
-    def _once(self, name: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
+    def _once(self, on_beat: Beat, name: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
         connection = self._connection or self._start()
         silence_s = self._plan.recipe.limits.silence_s
         try:
@@ -90,7 +91,7 @@ class MediaProcess:
                     raise _Died(f"the decoder gave no sign of life for {silence_s:g} s")
                 kind, *values = connection.recv()
                 if kind == "beat":
-                    self._on_beat(values[0])
+                    on_beat(values[0])
                 elif kind == "item":
                     yield values[0]
                 else:
@@ -136,3 +137,44 @@ class MediaProcess:
     def _count(self, spent: dict[str, float]) -> None:
         for step, seconds in spent.items():
             self.cpu_s[step] = self.cpu_s.get(step, 0.0) + seconds
+
+
+class MediaPool:
+    """The media processes of one worker: an idle one serves the next task, of whatever step."""
+
+    def __init__(self, plan: Plan):
+        """Start with none."""
+        self.plan = plan
+        self._idle: list[MediaProcess] = []
+
+    def run(self, on_beat: Beat, on_cpu: Callable[[dict[str, float]], None], name: str, *args: Any) -> Iterator[Any]:
+        """Run a task as `MediaProcess.run` does; `on_cpu` is told its CPU seconds by step at the end."""
+        process = self._idle.pop() if self._idle else MediaProcess(self.plan)
+        try:
+            yield from process.run(on_beat, name, *args)
+        finally:
+            spent, process.cpu_s = process.cpu_s, {}
+            on_cpu(spent)
+            self._idle.append(process)
+
+    def close(self) -> None:
+        """End the processes."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+_pools: list[MediaPool] = []  # of this process; at most one, of the run that it works for
+
+
+def media_pool(plan: Plan) -> MediaPool:
+    """Give this worker's media processes for a run; those of an earlier run are ended."""
+    if not _pools or _pools[0].plan.run != plan.run:
+        close_media()
+        _pools.append(MediaPool(plan))
+    return _pools[0]
+
+
+def close_media() -> None:
+    """End this worker's media processes."""
+    while _pools:
+        _pools.pop().close()

@@ -15,23 +15,23 @@ TRANSITION = "shot:transition"
 
 
 def verdict(row: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
-    """Give the reasons to reject a row, in the order of the rules.
+    """Give the reasons to reject a row, in the order of the rules, missing values last.
 
     A rule whose column does not exist for the row's type (motion of an image) says nothing; one whose value
     is missing rejects.
     """
-    reasons = []
+    reasons, missing = [], []
     for column, rule in rules.items():
         if row["type"] not in BY_NAME[column].media:
             continue
         value = row.get(column)
         if value is None:
-            reasons.append(f"{column}:missing")
+            missing.append(f"{column}:missing")
         elif rule.min is not None and value < rule.min - _slack(rule.min):
             reasons.append(f"{column}:low")
         elif rule.max is not None and value > rule.max + _slack(rule.max):
             reasons.append(f"{column}:high")
-    return reasons
+    return reasons + missing
 
 
 def judge(row: Row, rules: Mapping[str, Rule]) -> Row:
@@ -47,16 +47,20 @@ def judge(row: Row, rules: Mapping[str, Rule]) -> Row:
 def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
     """Judge a whole table at once; every row as `judge` would."""
     count = len(table)
+    missing = []
     names, marks = [TRANSITION], [pc.fill_null(pc.equal(table["kind"], "transition"), False)]
     for column, rule in rules.items():
         values = table[column]
         applies = pc.is_in(table["type"], pa.array(sorted(BY_NAME[column].media)))
         low = pc.less(values, rule.min - _slack(rule.min)) if rule.min is not None else None
         high = pc.greater(values, rule.max + _slack(rule.max)) if rule.max is not None else None
-        for word, mark in (("missing", pc.is_null(values)), ("low", low), ("high", high)):
+        for word, mark in (("low", low), ("high", high)):
             if mark is not None:
                 names.append(f"{column}:{word}")
                 marks.append(pc.and_(applies, pc.fill_null(mark, False)))
+        missing.append((f"{column}:missing", pc.and_(applies, pc.is_null(values))))
+    names += [name for name, _ in missing]
+    marks += [mark for _, mark in missing]
     grid = np.stack([_flags(mark, count) for mark in marks], axis=1)
     flagged = pc.fill_null(pc.not_equal(table["caption_status"], "ok"), False)
     captioned = _flags(flagged, count) & ~grid.any(axis=1)

@@ -4,6 +4,7 @@ import json
 import platform
 import sys
 import time
+import uuid
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,7 +56,7 @@ def curate(
         left = fold(out, writers, rules)
         follow_rules(out, recipe)
         work = plan_work(out, recipe, captioner, sources, left, retry_failed)
-        plan = Plan(recipe, str(out.resolve()))
+        plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
         steps = steps_of(plan, captioner)
         rows = [unfinished_row(plan, row) for row in work.clips]
         rows += [source_row(plan, source, done) for source, done in work.sources]

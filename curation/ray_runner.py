@@ -1,67 +1,75 @@
-"""The steps as one streaming Ray Data graph: an actor pool for each step, rows in between."""
+"""The steps as one streaming Ray Data graph, from sources to parts.
+
+Steps without models are Ray tasks, as many at a time as there are CPUs, so that any idle worker does what
+is waiting; steps that hold models are actor pools of fixed size that book a small share of a CPU each.
+"""
 
 import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
-
-from curation.analyse import Plan
-from curation.errors import UserError
-from curation.progress import Display, Tally
-from curation.schema import work_schema
-from curation.steps import Done, Step
-from curation.types import Row
+from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches us as an exception
 
-import ray  # noqa: E402 - its settings come from the environment
+import pyarrow as pa  # noqa: E402 - Ray takes its settings from the environment
+import ray  # noqa: E402
 
-MOST_PROCESSES_PER_CPU = 16
+from curation.analyse import Plan  # noqa: E402
+from curation.errors import UserError  # noqa: E402
+from curation.progress import Display, Tally  # noqa: E402
+from curation.schema import work_schema  # noqa: E402
+from curation.steps import Done, Process, Step  # noqa: E402
+from curation.types import Row  # noqa: E402
+
+MODEL_CPUS = 0.1
+"""What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""
+MOST_MODELS_PER_CPU = 4
+MOST_BLOCKS = 10_000
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Workers of one step and the share of a CPU that each books."""
+class Booking:
+    """How many workers a step has at most and what each books of a CPU."""
 
     workers: int
     cpus: float
 
 
-def plan_pools(plan: Plan, steps: list[Step], cpus: float) -> dict[str, Pool]:
-    """Fit the steps' worker pools to a machine, so that all of them run at once.
+def book_workers(plan: Plan, steps: list[Step], cpus: float) -> dict[str, Booking]:
+    """Fit the steps to a machine, so that all of them can run.
 
-    Ray Data waits for ever, without a word, when pools need more CPUs than there are.
+    Ray Data waits for ever, without a word, when pools book more CPUs than there are; here the pools book
+    at most half of them, and a task needs no more than what is left for one.
 
     Raises:
-        UserError: more processes than the machine can carry, with the numbers.
+        UserError: it cannot fit, with the numbers and the mend.
     """
     wanted = plan.recipe.workers
     whole = max(1, int(cpus))
-    counts = {}
-    for step in steps:
-        if step.name == "analyse":
-            counts[step.name] = wanted.analyse or whole
-        elif step.name == "cut":
-            counts[step.name] = wanted.cut or whole
-        elif step.name in ("probe", "finish"):
-            counts[step.name] = max(1, whole // 8)
-        else:
-            counts[step.name] = wanted.score or max(1, whole // 4)
-    total = sum(counts.values())
-    share = int(1000 * cpus / total) / 1000
-    if total > MOST_PROCESSES_PER_CPU * cpus or share <= 0:
-        listed = ", ".join(f"{name} {n}" for name, n in counts.items())
+    pools = [step.name for step in steps if step.holds_models]
+    each = wanted.score or max(1, whole // 4)
+    booked = len(pools) * each * MODEL_CPUS
+    if booked > cpus / 2:
         raise UserError(
-            f"the run wants {total} worker processes ({listed}) on {cpus:g} CPUs; "
-            f"at most {int(MOST_PROCESSES_PER_CPU * cpus)} fit: lower workers.analyse, workers.score or workers.cut"
+            f"{len(pools)} pools of {each} model workers ({', '.join(pools)}) book {booked:.1f} CPUs of {cpus:g}; "
+            f"at most half may be booked: set workers.score to {int(cpus / 2 / MODEL_CPUS / len(pools))} or less"
         )
-    return {name: Pool(n, min(1.0, share)) for name, n in counts.items()}
+    # All but equal shares: equal ones would let Ray fuse a film's segments into a single task.
+    share = (cpus - booked) / whole
+    limits = {"analyse": wanted.analyse or whole, "cut": wanted.cut or whole}
+    bookings = {}
+    for number, step in enumerate(steps):
+        if step.holds_models:
+            bookings[step.name] = Booking(each, MODEL_CPUS)
+        else:
+            bookings[step.name] = Booking(limits.get(step.name, whole), round(min(1.0, share) - 0.01 * (number + 1), 3))
+    return bookings
 
 
 def start_ray(address: str | None, cpus: int | None = None) -> None:
@@ -73,50 +81,51 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     home = Path(__file__).resolve().parents[1]
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        modules = [str(home / name) for name in ("curation", "operators", "captioners")]
+        options |= {"address": address, "runtime_env": {"py_modules": modules}}
+    else:
+        path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
+        os.environ["PYTHONPATH"] = path  # inherited by the workers; a runtime_env would cost seconds to set up
+        count = cpus or len(os.sched_getaffinity(0))
+        options |= {"num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
     try:
-        if address:
-            modules = [str(home / name) for name in ("curation", "operators", "captioners")]
-            ray.init(address=address, runtime_env={"py_modules": modules}, **quiet)
-        else:
-            path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
-            ray.init(
-                num_cpus=cpus or len(os.sched_getaffinity(0)),
-                include_dashboard=False,
-                object_store_memory=1 << 29,
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
-                **quiet,
-            )
+        with _quiet_stderr():
+            ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"no Ray cluster at '{address}' ({str(error).splitlines()[0]}); leave out --ray-address to run here") from None
+        if not address:
+            raise
+        words = str(error).splitlines()[0]
+        raise UserError(f"--ray-address {address}: no cluster answers ({words}); leave it out to run here") from None
 
 
 def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
-    """Run the steps as actor pools of one Ray Data graph."""
-    cpus = ray.cluster_resources().get("CPU", 0.0)
-    pools = plan_pools(plan, steps, cpus)
+    """Run the steps as one streaming graph; Ray must have been started."""
+    bookings = book_workers(plan, steps, ray.cluster_resources().get("CPU", 0.0))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
     context.print_on_execution_start = False
+    context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     tally = _TallyActor.options(num_cpus=0).remote()
     schema = work_schema(plan.writers)
-    table = pa.Table.from_pylist(rows, schema=schema)
-    blocks = min(len(table), 10_000)
-    bounds = [round(i * len(table) / blocks) for i in range(blocks + 1)]
-    dataset = ray.data.from_arrow([table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)])
+    dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))
     for step in steps:
-        pool = pools[step.name]
-        dataset = dataset.map_batches(
-            _Worker,
-            fn_constructor_args=(step, schema, tally),
-            batch_size=step.batch,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=pool.workers),
-            num_cpus=pool.cpus,
-            zero_copy_batch=True,
-        )
+        booking = bookings[step.name]
+        common = {"batch_size": step.batch, "batch_format": "pyarrow", "zero_copy_batch": True}
+        if step.holds_models:
+            pool = ray.data.ActorPoolStrategy(size=booking.workers)
+            arguments = (step, schema, tally)
+            dataset = dataset.map_batches(
+                _Worker, fn_constructor_args=arguments, compute=pool, num_cpus=booking.cpus, **common
+            )
+        else:
+            tasks = ray.data.TaskPoolStrategy(size=booking.workers)
+            arguments = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
+            dataset = dataset.map_batches(
+                _do_step, fn_kwargs=arguments, compute=tasks, num_cpus=booking.cpus, **common
+            )
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(tally, display, finished), daemon=True)
     watcher.start()
@@ -131,22 +140,44 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     return final
 
 
+def _blocks(table: pa.Table) -> list[pa.Table]:
+    """Divide the planned rows into blocks, one each unless there are very many."""
+    count = min(len(table), MOST_BLOCKS)
+    bounds = [round(i * len(table) / count) for i in range(count + 1)]
+    return [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
 def _watch(tally: "ray.actor.ActorHandle", display: Display, finished: threading.Event) -> None:
     while not finished.wait(0.5):
         display.show(ray.get(tally.read.remote()))
 
 
+_started: dict[tuple[str, str], Process] = {}  # of this worker: steps by run and name, started once
+
+
+def _do_step(batch: pa.Table, run: str, step: Step, schema: pa.Schema, tally: "ray.actor.ActorHandle") -> Iterator[pa.Table]:
+    """Do a step on a batch, in whichever worker is free."""
+    if (run, step.name) not in _started:
+        for other in [key for key in _started if key[0] != run]:
+            del _started[other]
+        _started[run, step.name] = step.start(lambda done: tally.add.remote(done))
+    yield from _tables(_started[run, step.name], batch, schema)
+
+
 class _Worker:
-    """An actor of one step's pool."""
+    """An actor of a pool that holds models."""
 
     def __init__(self, step: Step, schema: pa.Schema, tally: "ray.actor.ActorHandle"):
-        logging.getLogger("ray").setLevel(logging.ERROR)
         self._schema = schema
         self._process = step.start(lambda done: tally.add.remote(done))
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for row in self._process(batch.to_pylist()):
-            yield pa.Table.from_pylist([row], schema=self._schema)
+        yield from _tables(self._process, batch, self._schema)
+
+
+def _tables(process: Process, batch: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:
+    for row in process(batch.to_pylist()):
+        yield pa.Table.from_pylist([row], schema=schema)
 
 
 @ray.remote
@@ -161,3 +192,16 @@ class _TallyActor:
 
     def read(self) -> Tally:
         return self._tally
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Swallow the line that Ray's core prints about its log level while it starts."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

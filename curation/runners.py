@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Protocol
 
 from curation.analyse import Plan
+from curation.isolate import close_media
 from curation.progress import Display, Tally
 from curation.steps import Done, Process, Step
 from curation.types import Row
@@ -29,8 +30,11 @@ def run_inline(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     flow: Iterable[Row] = rows
     for step in steps:
         flow = _through(step.start(report), flow, step.batch)
-    for _ in flow:
-        pass
+    try:
+        for _ in flow:
+            pass
+    finally:
+        close_media()
     display.show(tally, final=True)
     return tally
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from curation.analyse import Plan, Task, failed_row, task_from_json, task_to_json
 from curation.captions import caption_rows
 from curation.clock import StepClock
 from curation.errors import MediaError
-from curation.isolate import InternalError, MediaProcess
+from curation.isolate import InternalError, media_pool
 from curation.judge import judge, rules_of, still_standing
 from curation.recipe import Rule
 from curation.samples import decode_samples
@@ -54,6 +54,11 @@ class Step(Protocol):
     @property
     def batch(self) -> int:
         """Rows it takes at a time."""
+        ...
+
+    @property
+    def holds_models(self) -> bool:
+        """Whether it holds something heavy and so has workers of its own; else any worker may do it."""
         ...
 
     def start(self, report: Report) -> Process:
@@ -95,6 +100,7 @@ class ProbeStep:
     plan: Plan
     name: str = "probe"
     batch: int = 1
+    holds_models: bool = False
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -128,6 +134,7 @@ class AnalyseStep:
     plan: Plan
     name: str = "analyse"
     batch: int = 1
+    holds_models: bool = False
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -176,6 +183,7 @@ class ScoreStep:
     operators: dict[str, Operator]
     pending: frozenset[str]
     batch: int = 8
+    holds_models: bool = True
 
     def start(self, report: Report) -> Process:
         """Load the operators."""
@@ -218,6 +226,7 @@ class CutStep:
     captioner: Captioner
     name: str = "cut"
     batch: int = 1
+    holds_models: bool = False
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -252,6 +261,7 @@ class FinishStep:
     captioner: Captioner
     name: str = "finish"
     batch: int = 8
+    holds_models: bool = False
 
     def start(self, report: Report) -> Process:
         """Load the captioner."""
@@ -279,27 +289,25 @@ class _SourceFailed(Exception):
 
 
 class _Media:
-    """A media process that reports what it does, and turns bugs of ours into failed rows that are told of."""
+    """Media tasks that report what they do; bugs of ours become failed rows that are told of."""
 
     def __init__(self, plan: Plan, step: str, report: Report):
-        self._report, self._step = report, step
-        self._process = MediaProcess(plan, lambda seconds: report(Done(step, video_s=seconds)))
+        self._plan, self._report, self._step = plan, report, step
         self._tasks = lru_cache(64)(self._probe_again)
 
-    def run(self, name: str, *arguments: object) -> Iterator:  # type: ignore[type-arg]
+    def run(self, name: str, *arguments: object) -> Iterator[Any]:
         begin = time.thread_time()
         try:
-            yield from self._process.run(name, *arguments)
+            yield from media_pool(self._plan).run(self._beat, self._spent, name, *arguments)
         except MediaError as error:
             raise _SourceFailed(error) from None
         except InternalError as bug:
             self._report(Done(self._step, problems=(str(bug),)))
             raise _SourceFailed(MediaError(f"internal error: {str(bug).strip().splitlines()[-1]}")) from None
         finally:
-            spent, self._process.cpu_s = self._process.cpu_s, {}
-            self._report(Done(self._step, cpu_s=spent | {"workers": time.thread_time() - begin}))
+            self._spent({"workers": time.thread_time() - begin})
 
-    def one(self, name: str, *arguments: object):  # type: ignore[no-untyped-def]
+    def one(self, name: str, *arguments: object) -> Any:
         return list(self.run(name, *arguments))[0]
 
     def task_of(self, row: Row) -> Task:
@@ -310,7 +318,15 @@ class _Media:
         return task
 
     def _probe_again(self, source: Source) -> Task:
-        return list(self.run("probe", source))[0]
+        task: Task = list(self.run("probe", source))[0]
+        return task
+
+    def _beat(self, seconds: float) -> None:
+        if seconds:
+            self._report(Done(self._step, video_s=seconds))
+
+    def _spent(self, cpu_s: dict[str, float]) -> None:
+        self._report(Done(self._step, cpu_s=cpu_s))
 
 
 def _source(row: Row) -> Source:

@@ -148,7 +148,7 @@ def _source_key(row: Row) -> tuple[str, int, int]:
 
 def _is_whole(rows: list[Row]) -> bool:
     wanted = [row["_segment_rows"] for row in rows if row["_segment_rows"] is not None]
-    return bool(wanted) and len(rows) == wanted[-1]
+    return bool(wanted) and len(rows) == max(wanted)
 
 
 def _place(row: Row) -> tuple[float, bool]:

@@ -192,7 +192,7 @@ def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     dx, dy = global_shift(first, second)
     # A new engine each time: one that has seen a smaller picture gives another flow for the next.
     engine = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
-    flow = engine.calc(*overlap(first, second, dx, dy), None)  # type: ignore[arg-type]
+    flow = engine.calc(*overlap(first, second, dx, dy), None)  # type: ignore[call-overload]
     flow += np.array([dx, dy], dtype=np.float32)
     return flow
 
