@@ -5,7 +5,7 @@ import hashlib
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +109,17 @@ def analyse(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Ro
     rows = _image_rows(plan, task, clock) if task.facts.type == "image" else _video_rows(plan, task, beat, clock)
     held: Row | None = None
     count = 0
-    for row in rows:
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration as end:
+            totals: Row = end.value
+            break
         if held is not None:
             yield held
         held, count = row, count + 1
     if held is not None:
-        yield held | {"_segment_rows": count}
+        yield held | totals | {"_segment_rows": count}
 
 
 def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
@@ -190,7 +195,8 @@ class _ClipScorer:
         return row
 
 
-def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Row]:
+def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generator[Row, None, Row]:
+    """Give the rows of a segment; return its totals."""
     shots, segment = plan.recipe.shots, task.segment
     times = Clock.of(task.facts)
     start_s = times.seconds(segment.start_pts) if segment.start_pts is not None else 0.0
@@ -261,31 +267,32 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterato
             continue
         for piece in divider.close(dataclasses.replace(boundary, end=min(boundary.end, count))):
             yield row_of(piece)
-    totals = {"_segment_frames": count, "_segment_end_s": end_s if count else None, "_border": int(goes_on)}
     for piece in divider.finish():
-        yield row_of(piece) | totals
+        yield row_of(piece)
     if error is None and count == 0:
         error = MediaError("no frame could be decoded", start_s)
     if error is not None:
         if error.time_s is None:
             error = MediaError(str(error), end_s if count else None)
-        yield failed_row(plan, task.source, "analyse", error, task) | totals
+        yield failed_row(plan, task.source, "analyse", error, task)
+    return {"_segment_frames": count, "_segment_end_s": end_s if count else None, "_border": int(goes_on)}
 
 
-def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Iterator[Row]:
-    """Give the one row of a still image."""
+def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None, Row]:
+    """Give the one row of a still image; return its totals."""
     try:
         pixels = read_image(task.source.file, plan.recipe.limits.max_pixels)
     except MediaError as error:
         yield failed_row(plan, task.source, "analyse", error, task)
-        return
+        return {}
     span = Span(0.0, 1.0, 0, 1)  # a span of one frame, so that samplings apply to images as they stand
     scorer = _ClipScorer(plan, task, clock)
     frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, 1.0)
     store = SampleStore(scorer.samplings, 0.0)
     store.offer(frame, frame.coarse().luma)
     fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1}
-    yield scorer.row(span, store, fixed, None) | {"_segment_frames": 1}
+    yield scorer.row(span, store, fixed, None)
+    return {"_segment_frames": 1}
 
 
 def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
