@@ -2,6 +2,7 @@
 """From raw footage to training data for video models: the command line, and the only file that knows every name."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,23 +78,24 @@ def run_select(parsed: argparse.Namespace) -> int:
         if not override.startswith("rules."):
             raise UserError(f"'{override}': select changes rules only, such as rules.motion.min=0.5")
     if parsed.config:
-        import dataclasses
-
         asked, _ = load_recipe(Path(parsed.config), overrides, TABLES)
         recipe = dataclasses.replace(kept, rules=asked.rules)
         written = {c for op in kept.operators.values() for c in op.writes}
         for column in recipe.rules:
             if kept.writer_of(column) in OPERATORS and column not in written:
-                raise UserError(f"rules.{column}: {out} has no such column; curate with operators.{kept.writer_of(column)}")
+                raise UserError(
+                    f"rules.{column}: {out} has no such column; curate with operators.{kept.writer_of(column)}"
+                )
     else:
         recipe, _ = load_recipe(recipe_file(out), overrides, TABLES)
     changed = what_differs(recipe, kept)
     summary = select(out, recipe)
     print(funnel(summary))
     print(f"rules changed: {', '.join(changed) or 'none'}")
-    waiting = summary.accepted - min(summary.captioned, summary.files if recipe.cut.mode != "none" else summary.captioned)
+    waiting = summary.waiting(with_files=recipe.cut.mode != "none")
     if waiting:
-        print(f"{waiting} accepted clips wait for caption or file; go on with: run_pipeline.py curate INPUT --output {out}")
+        print(f"{waiting} accepted clips wait for caption or file; go on with:")
+        print(f"  run_pipeline.py curate INPUT --output {out}")
     return 0
 
 
@@ -101,7 +103,11 @@ def run_export(parsed: argparse.Namespace) -> int:
     """Write a trainer's metadata format."""
     need_table(Path(parsed.output))
     result = export(Path(parsed.output), parsed.format, parsed.absolute)
-    print(result)
+    for path in result.paths:
+        print(path)
+    print(f"{result.rows} rows", end="")
+    left_out = {"without file": result.without_file, "without caption": result.without_caption, "images": result.not_videos}
+    print("".join(f", left out {count} {what}" for what, count in left_out.items() if count))
     return 0
 
 
@@ -156,7 +162,10 @@ def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
         print(f"metadata  {out / 'json_of_internal_datasets.json'}")
     print(f"previews  {out / 'previews'}\nrun       {out / 'run.json'}   ({outcome.wall_s:.1f} s)")
     if outcome.tally.problems:
-        print(f"error: {len(outcome.tally.problems)} internal errors; the first:\n{outcome.tally.problems[0]}", file=sys.stderr)
+        print(
+            f"error: {len(outcome.tally.problems)} internal errors; the first:\n{outcome.tally.problems[0]}",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -204,8 +213,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_runner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: a plain loop without Ray")
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="run on this Ray cluster instead of this machine alone")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="run on this Ray cluster instead of this machine alone"
+    )
+
+
+def run_and_exit() -> None:
+    """Run as an installed command."""
+    sys.exit(main())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

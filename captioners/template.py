@@ -163,13 +163,7 @@ def shape(row: Row) -> str:
         return ""
     short, ratio = min(width, height), width / height
     size = (
-        "4K "
-        if short >= ULTRA_HD
-        else "full-HD "
-        if short >= FULL_HD
-        else "small "
-        if short < LOW_RESOLUTION
-        else ""
+        "4K " if short >= ULTRA_HD else "full-HD " if short >= FULL_HD else "small " if short < LOW_RESOLUTION else ""
     )
     if ratio >= PANORAMIC:
         form = "panoramic"

@@ -103,9 +103,7 @@ def cars(frame: np.ndarray, time_s: float) -> None:
             )
             polygon(frame, [(x + dx * u, y - dy * u) for dx, dy in CAR_OUTLINE], paint)
             front = x + (16 if speed > 0 else 15) * u
-            cv2.circle(
-                frame, (int(front * 16), int((y - 4 * u) * 16)), int(3 * u * 16), light, -1, cv2.LINE_AA, 4
-            )
+            cv2.circle(frame, (int(front * 16), int((y - 4 * u) * 16)), int(3 * u * 16), light, -1, cv2.LINE_AA, 4)
 
 
 def fish(frame: np.ndarray, time_s: float) -> None:

@@ -140,9 +140,7 @@ def rushes(folder: Path) -> Truth:
     night = Take(darkened(place("snow", 33), 0.06), pan=(6, 0), start=(0, LOW))
     blurred = Take(blurred_back(place("desert", 34), 9.0), pan=(-6, 0), start=(300, LOW))
     lengths = (108, 108, 96, 108)
-    frames = chain(
-        good.frames(0, 108), repeat(still.frame(24), 108), night.frames(0, 96), blurred.frames(0, 108)
-    )
+    frames = chain(good.frames(0, 108), repeat(still.frame(24), 108), night.frames(0, 96), blurred.frames(0, 108))
     shots = in_a_row(lengths, ("good", "frozen", "dark", "blurred"))
     return film(folder, "rushes.mp4", frames, shots, "one good shot and three faulty ones")
 
@@ -182,17 +180,13 @@ def phone(folder: Path) -> Truth:
 def downtown(folder: Path) -> Truth:
     """Draw a larger picture."""
     take = Take(city(71, 1800, 820), pan=(5, 0), start=(0, 100), actors=(cars,), size=(1280, 720))
-    return film(
-        folder, "downtown_720p.mp4", take.frames(0, 108), in_a_row((108,)), "1280x720", size=(1280, 720)
-    )
+    return film(folder, "downtown_720p.mp4", take.frames(0, 108), in_a_row((108,)), "1280x720", size=(1280, 720))
 
 
 def reef_60fps(folder: Path) -> Truth:
     """Draw a shot of high frame rate."""
     take = Take(reef(5), pan=(5, 0), start=(0, LOW), actors=(fish,), fps=60)
-    return film(
-        folder, "reef_60fps.mp4", take.frames(0, 270), in_a_row((270,)), "60 frames per second", fps=60
-    )
+    return film(folder, "reef_60fps.mp4", take.frames(0, 270), in_a_row((270,)), "60 frames per second", fps=60)
 
 
 def glimpse(folder: Path) -> Truth:
@@ -214,9 +208,7 @@ def broken(folder: Path) -> Truth:
     write_video(whole, Take(place("coast", 10)).frames(0, 12), FPS)
     content = whole.read_bytes()
     whole.unlink()
-    (folder / "broken.mp4").write_bytes(
-        content[: len(content) // 3]
-    )  # the index is at the end, so it is gone
+    (folder / "broken.mp4").write_bytes(content[: len(content) // 3])  # the index is at the end, so it is gone
     return Truth("broken.mp4", (), None, None, None, "cut off: no index, unreadable")
 
 

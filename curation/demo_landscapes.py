@@ -98,20 +98,14 @@ def landscape(look: Look, seed: int, width_px: int = 1200, height_px: int = 420)
 def sky(look: Look, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Paint air, sun and clouds over the whole picture; float32 (H, W, 3)."""
     height, width = shape
-    down = np.linspace(0, 1 / look.horizon, height, dtype=np.float32)[:, None] * np.ones(
-        (1, width), np.float32
-    )
+    down = np.linspace(0, 1 / look.horizon, height, dtype=np.float32)[:, None] * np.ones((1, width), np.float32)
     picture = blend(look.sky_top, look.sky_low, down**0.8)
     if look.sun is not None:
         picture = blend(picture, look.sun[2], sun_light(look, shape))
     billows = noise(rng, shape, (5, 6), 6)
-    cover = smooth_step(billows, 0.78 - 0.5 * look.clouds, 0.95 - 0.25 * look.clouds) * (
-        1 - 0.55 * np.clip(down, 0, 1)
-    )
+    cover = smooth_step(billows, 0.78 - 0.5 * look.clouds, 0.95 - 0.25 * look.clouds) * (1 - 0.55 * np.clip(down, 0, 1))
     shade = np.roll(billows, -6, axis=0) - billows  # lit from above, grey below
-    return blend(
-        picture, np.asarray(look.cloud, np.float32) + 420 * np.minimum(shade, 0.05)[..., None], cover * 0.9
-    )
+    return blend(picture, np.asarray(look.cloud, np.float32) + 420 * np.minimum(shade, 0.05)[..., None], cover * 0.9)
 
 
 def sun_light(look: Look, shape: tuple[int, int]) -> np.ndarray:
@@ -120,9 +114,7 @@ def sun_light(look: Look, shape: tuple[int, int]) -> np.ndarray:
     assert look.sun is not None
     y, x = np.ogrid[:height, :width]
     distance = np.hypot(x - look.sun[0] * width, y - look.sun[1] * height).astype(np.float32)
-    return 0.75 * np.exp(-distance / (0.22 * height)) + smooth_step(
-        -distance, -0.062 * height, -0.052 * height
-    )
+    return 0.75 * np.exp(-distance / (0.22 * height)) + smooth_step(-distance, -0.062 * height, -0.052 * height)
 
 
 def ground(look: Look, rng: np.random.Generator, shape: tuple[int, int], horizon_px: int) -> np.ndarray:
@@ -148,15 +140,11 @@ def ground(look: Look, rng: np.random.Generator, shape: tuple[int, int], horizon
         radius = 0.5 + 3.2 * (row / height) ** 1.5
         color = look.flowers[int(rng.integers(len(look.flowers)))]
         center = (int(rng.integers(width) * 16), row * 16)
-        cv2.ellipse(
-            picture, center, (int(radius * 16), int(radius * 11)), 0, 0, 360, color, -1, cv2.LINE_AA, 4
-        )
+        cv2.ellipse(picture, center, (int(radius * 16), int(radius * 11)), 0, 0, 360, color, -1, cv2.LINE_AA, 4)
     return picture
 
 
-def hills(
-    ridge: Ridge, rng: np.random.Generator, shape: tuple[int, int]
-) -> tuple[int, np.ndarray, np.ndarray]:
+def hills(ridge: Ridge, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[int, np.ndarray, np.ndarray]:
     """Paint a line of hills, lit from the left.
 
     Returns:

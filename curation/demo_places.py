@@ -26,9 +26,7 @@ def city(seed: int, width_px: int, height_px: int) -> Scene:
     opacity[street] = 1
     grain = rng.normal(0, 3, (height_px, width_px, 1)).astype(np.float32)
     top = int(np.argmax(opacity.any(axis=1)))  # the air above the roofs need not be drawn twice
-    return Layer(to_pixels(far + grain), depth=0.6), Layer(
-        to_pixels(near + grain)[top:], opacity[top:], 1.1, top
-    )
+    return Layer(to_pixels(far + grain), depth=0.6), Layer(to_pixels(near + grain)[top:], opacity[top:], 1.1, top)
 
 
 def houses(
@@ -109,8 +107,7 @@ def reef(seed: int, width_px: int = 1200, height_px: int = 420) -> Scene:
     rays = cv2.warpAffine(noise(rng, shape, (1, 26), 3), np.array([[1, -0.35, 0], [0, 1, 0]], np.float32),
                           (width_px, height_px), borderMode=cv2.BORDER_REFLECT_101)  # fmt: skip
     far = (
-        blend((70, 190, 214), (8, 56, 112), down)
-        * (0.75 + 0.6 * smooth_step(rays, 0.35, 0.9) * (1 - down))[..., None]
+        blend((70, 190, 214), (8, 56, 112), down) * (0.75 + 0.6 * smooth_step(rays, 0.35, 0.9) * (1 - down))[..., None]
     )
     for ridge in (
         Ridge(0.95, 0.4, 7, (14, 72, 116), (40, 130, 158), 5),
@@ -131,18 +128,12 @@ def fields(seed: int, width_px: int = 1500, height_px: int = 600) -> Scene:
     seeds = np.full(shape, 255, np.uint8)
     seeds[points[:, 0].astype(int), points[:, 1].astype(int)] = 0
     _, label = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L1, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    crops = np.array(
-        [(122, 158, 70), (88, 134, 58), (206, 186, 104), (162, 124, 80), (220, 204, 140), (64, 110, 52)]
-    )
+    crops = np.array([(122, 158, 70), (88, 134, 58), (206, 186, 104), (162, 124, 80), (220, 204, 140), (64, 110, 52)])
     color = (crops[rng.integers(len(crops), size=count + 1)] * rng.uniform(0.85, 1.15, (count + 1, 1)))[label]
     angle, pitch = rng.uniform(0, np.pi, count + 1)[label], rng.uniform(0.5, 1.1, count + 1)[label]
     furrows = np.sin((rows * np.sin(angle) + columns * np.cos(angle)) * pitch)
-    picture = (
-        color.astype(np.float32) * (0.82 + 0.05 * furrows + 0.4 * noise(rng, shape, (16, 40), 5))[..., None]
-    )
-    edges = cv2.dilate(
-        (cv2.Laplacian(label.astype(np.float32), cv2.CV_32F) != 0).astype(np.float32), np.ones((3, 3))
-    )
+    picture = color.astype(np.float32) * (0.82 + 0.05 * furrows + 0.4 * noise(rng, shape, (16, 40), 5))[..., None]
+    edges = cv2.dilate((cv2.Laplacian(label.astype(np.float32), cv2.CV_32F) != 0).astype(np.float32), np.ones((3, 3)))
     picture = blend(picture, (44, 74, 36), cv2.GaussianBlur(edges, (0, 0), 1.0))
     for _ in range(count * 6):
         x, y, radius = rng.integers(width_px), rng.integers(height_px), rng.uniform(1.5, 4.5)
@@ -152,7 +143,5 @@ def fields(seed: int, width_px: int = 1500, height_px: int = 600) -> Scene:
     course = np.abs(noise(rng, shape, (2, 3), 3) - 0.5)
     picture = blend(picture, (196, 184, 138), smooth_step(-course, -0.042, -0.03))
     ripples = (0.75 + 0.5 * noise(rng, shape, (60, 100), 4))[..., None]
-    picture = blend(
-        picture, np.asarray((44, 92, 120), np.float32) * ripples, smooth_step(-course, -0.03, -0.022)
-    )
+    picture = blend(picture, np.asarray((44, 92, 120), np.float32) * ripples, smooth_step(-course, -0.03, -0.022))
     return (Layer(to_pixels(picture)),)

@@ -25,9 +25,7 @@ VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "22"}
 BT601 = 6
 
 
-def noise(
-    rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int], octaves: int = 5
-) -> np.ndarray:
+def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int], octaves: int = 5) -> np.ndarray:
     """Give smooth natural-looking noise.
 
     Args:
@@ -45,9 +43,9 @@ def noise(
         down, across = (min(n * 2**octave + 1, limit) for n, limit in zip(cells, shape, strict=True))
         grid = rng.random((down, across), np.float32)
         fine = down * 6 > height and across * 6 > width  # there cubic looks no better and costs twice
-        total += cv2.resize(
-            grid, (width, height), interpolation=cv2.INTER_LINEAR if fine else cv2.INTER_CUBIC
-        ) / (2**octave)
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR if fine else cv2.INTER_CUBIC) / (
+            2**octave
+        )
     low, high = float(total.min()), float(total.max())
     return (total - low) / max(high - low, 1e-6)
 
@@ -111,9 +109,7 @@ def view(scene: Scene, x_px: float, y_px: float, zoom: float, size: tuple[int, i
         first = 0 if layer.opacity is None else max(0, int((layer.top_px - upper) * zoom))
         if first >= height:
             continue
-        window = np.array(
-            [[1 / zoom, 0, left], [0, 1 / zoom, upper - layer.top_px + first / zoom]], np.float32
-        )
+        window = np.array([[1 / zoom, 0, left], [0, 1 / zoom, upper - layer.top_px + first / zoom]], np.float32)
         part = _shifted(layer.pixels, window, (width, height - first))
         if layer.opacity is not None:
             over = _shifted(layer.opacity, window, (width, height - first))
@@ -165,9 +161,7 @@ class Take:
         return (self.frame(index) for index in range(start, end))
 
 
-def pan(
-    texture: np.ndarray, speed_percent_per_s: float, num_frames: int, fps: float = 24.0
-) -> Iterator[np.ndarray]:
+def pan(texture: np.ndarray, speed_percent_per_s: float, num_frames: int, fps: float = 24.0) -> Iterator[np.ndarray]:
     """Give views of 640x360 px that pan right over a texture (H, W, 3) at an exactly known speed."""
     return Take((Layer(texture),), pan=(speed_percent_per_s, 0.0), fps=fps).frames(0, num_frames)
 

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import get_args, IO, Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -136,9 +136,7 @@ def open_table(out: Path) -> ds.Dataset:
     """
     parts = sorted((out / "clips").glob("part-*.parquet"))
     if not parts:
-        raise UserError(
-            f"{out}: no table (clips/part-*.parquet) here; run `curate` with this folder as --output"
-        )
+        raise UserError(f"{out}: no table (clips/part-*.parquet) here; run `curate` with this folder as --output")
     table = ds.dataset([str(part) for part in parts], format="parquet")
     lacking = [column for column in (*RECORD.values(), "status") if column not in table.schema.names]
     if lacking:
@@ -209,9 +207,7 @@ def write_diffusers(file: IO[str], records: Iterator[Record], tally: Tally, pref
         path = PurePosixPath(record["file_path"])
         if not path.is_relative_to("train"):
             raise UserError(f"{path}: not under train/, where metadata.jsonl is; export another format")
-        file.write(
-            to_json({"file_name": path.relative_to("train").as_posix(), "text": record["text"]}) + "\n"
-        )
+        file.write(to_json({"file_name": path.relative_to("train").as_posix(), "text": record["text"]}) + "\n")
         tally.rows += 1
 
 
@@ -233,9 +229,7 @@ def write_webdataset(
             if not names or rows == shard_rows or size_bytes + media_bytes > shard_bytes:
                 open_shard.close()
                 names.append(f"shard-{len(names):06d}.tar")
-                shard = open_shard.enter_context(
-                    tarfile.open(folder / names[-1], "w", format=tarfile.PAX_FORMAT)
-                )
+                shard = open_shard.enter_context(tarfile.open(folder / names[-1], "w", format=tarfile.PAX_FORMAT))
                 rows = size_bytes = 0
             add_sample(shard, record, media)
             rows, size_bytes = rows + 1, size_bytes + media_bytes

@@ -102,7 +102,10 @@ def held(out: Path) -> Iterator[None]:
 
 def write_recipe(out: Path, recipe: Recipe) -> None:
     """Write the resolved recipe: the truth of this output."""
-    atomic_write(recipe_file(out), f"# The recipe of this output; change its rules with: run_pipeline.py select\n{render_recipe(recipe)}")
+    atomic_write(
+        recipe_file(out),
+        f"# The recipe of this output; change its rules with: run_pipeline.py select\n{render_recipe(recipe)}",
+    )
 
 
 def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
@@ -137,7 +140,7 @@ def plan_work(
     table = read_table(out, recipe.operators, keys)
     per_source = table.group_by(keys[:3]).aggregate([("status", "distinct")]).to_pylist()
     known = {(r["source_path"], r["source_size_bytes"], r["source_mtime_ns"]): r["status_distinct"] for r in per_source}
-    todo = []
+    todo: list[tuple[Source, Sequence[int]]] = []
     for source in sources:
         key = (source.path, source.size_bytes, source.mtime_ns)
         if key not in known or (retry_failed and "failed" in known[key]):

@@ -108,7 +108,7 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    tally = _TallyActor.options(num_cpus=0).remote()
+    tally = ray.remote(_TallyActor).options(num_cpus=0).remote()
     schema = work_schema(plan.writers)
     dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))
     for step in steps:
@@ -122,10 +122,8 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
             )
         else:
             tasks = ray.data.TaskPoolStrategy(size=booking.workers)
-            arguments = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
-            dataset = dataset.map_batches(
-                _do_step, fn_kwargs=arguments, compute=tasks, num_cpus=booking.cpus, **common
-            )
+            named = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
+            dataset = dataset.map_batches(_do_step, fn_kwargs=named, compute=tasks, num_cpus=booking.cpus, **common)
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(tally, display, finished), daemon=True)
     watcher.start()
@@ -155,7 +153,9 @@ def _watch(tally: "ray.actor.ActorHandle", display: Display, finished: threading
 _started: dict[tuple[str, str], Process] = {}  # of this worker: steps by run and name, started once
 
 
-def _do_step(batch: pa.Table, run: str, step: Step, schema: pa.Schema, tally: "ray.actor.ActorHandle") -> Iterator[pa.Table]:
+def _do_step(
+    batch: pa.Table, run: str, step: Step, schema: pa.Schema, tally: "ray.actor.ActorHandle"
+) -> Iterator[pa.Table]:
     """Do a step on a batch, in whichever worker is free."""
     if (run, step.name) not in _started:
         for other in [key for key in _started if key[0] != run]:
@@ -180,7 +180,6 @@ def _tables(process: Process, batch: pa.Table, schema: pa.Schema) -> Iterator[pa
         yield pa.Table.from_pylist([row], schema=schema)
 
 
-@ray.remote
 class _TallyActor:
     """Adds up the reports of all workers."""
 

@@ -195,12 +195,16 @@ def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
     recipe = build(Recipe, {**raw, "rules": rules}, "recipe")
     recipe = dataclasses.replace(recipe, operators=operators)
     if recipe.shots.detector not in DETECTORS:
-        raise UserError(f"shots.detector: unknown '{recipe.shots.detector}'{nearest(recipe.shots.detector, list(DETECTORS))}")
+        raise UserError(
+            f"shots.detector: unknown '{recipe.shots.detector}'{nearest(recipe.shots.detector, list(DETECTORS))}"
+        )
     build(DETECTORS[recipe.shots.detector], recipe.shots.settings, "shots.settings")
     _check_rules(recipe)
     name = recipe.caption.captioner
     if name in tables.planned:
-        raise UserError(f"caption.captioner: '{name}' is not available in this version (there is: {_list(tables.captioners)})")
+        raise UserError(
+            f"caption.captioner: '{name}' is not available in this version (there is: {_list(tables.captioners)})"
+        )
     if name not in tables.captioners:
         raise UserError(f"caption.captioner: unknown '{name}'{nearest(name, list(tables.captioners))}")
     return recipe, build(tables.captioners[name], recipe.caption.settings, "caption.settings")

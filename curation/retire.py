@@ -1,7 +1,7 @@
 """What was made for clips that a change of rules rejects is set aside, so that changing back costs nothing.
 
-    OUT/_retired/rows.parquet     captions and file facts by clip
-    OUT/_retired/<clip_id>.mp4    their files
+OUT/_retired/rows.parquet     captions and file facts by clip
+OUT/_retired/<clip_id>.mp4    their files
 """
 
 import os

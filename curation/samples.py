@@ -134,7 +134,7 @@ def decode_samples(packed: bytes | None, name: str) -> Frames | None:
     if found is None:
         return None
     times_s, jpegs = found
-    pictures = [cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_UNCHANGED) for j in jpegs]
+    pictures: list[np.ndarray] = [cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_UNCHANGED) for j in jpegs]  # type: ignore[misc]
     stacked = np.stack([p[..., ::-1] if p.ndim == 3 else p for p in pictures])
     return Frames(np.ascontiguousarray(stacked), np.array(times_s))
 

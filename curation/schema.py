@@ -67,9 +67,21 @@ COLUMNS: tuple[Column, ...] = (
     C("clipped", F, "", "share of pixels at black or at white, 0..1", "brightness"),
     C("frozen", F, "", "share of frames equal to the one before, 0..1", "frozen", VIDEO),
     C("letterbox", F, "", "share of the picture covered by bars, 0..1", "letterbox"),
-    C("content_box", pa.list_(pa.float64()), "", "picture inside the bars: left, top, right, bottom, 0..1", "letterbox"),
+    C(
+        "content_box",
+        pa.list_(pa.float64()),
+        "",
+        "picture inside the bars: left, top, right, bottom, 0..1",
+        "letterbox",
+    ),
     C("text_area", F, "", "share of the frame under text, union of quads, 0..1", "text_area"),
-    C("visual_quality", F, "", "exposure, contrast, colour, sharpness and block noise together, 0..1", "visual_quality"),
+    C(
+        "visual_quality",
+        F,
+        "",
+        "exposure, contrast, colour, sharpness and block noise together, 0..1",
+        "visual_quality",
+    ),
     C("colors", pa.list_(S), "", "names of the dominant colours, the commonest first", "visual_quality"),
     # -- verdict and what follows
     C("status", S, "", "accepted, rejected or failed", "judge"),

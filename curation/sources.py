@@ -10,11 +10,55 @@ from pathlib import Path
 from curation.errors import UserError
 from curation.types import Source
 
-VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg"
-    " .mts .mxf .obu .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m".split()
-)
-IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .jfif .jpe .jpeg .jpg .png .tif .tiff .webp".split())
+VIDEO_SUFFIXES = frozenset([
+    ".3g2",
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".divx",
+    ".dv",
+    ".f4v",
+    ".flv",
+    ".gif",
+    ".h264",
+    ".h265",
+    ".hevc",
+    ".ivf",
+    ".m2ts",
+    ".m2v",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpe",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".obu",
+    ".ogm",
+    ".ogv",
+    ".rm",
+    ".rmvb",
+    ".ts",
+    ".vob",
+    ".webm",
+    ".wmv",
+    ".y4m",
+])
+IMAGE_SUFFIXES = frozenset([
+    ".avif",
+    ".bmp",
+    ".heic",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+])
 LIST_SUFFIXES = frozenset((".txt", ".csv", ".jsonl", ".parquet"))
 PATH_KEYS = ("file_path", "video_path", "image_path", "source_path", "path", "file", "video", "file_name")
 
@@ -43,7 +87,9 @@ def find_sources(inputs: Sequence[str], known: Mapping[str, str] | None = None) 
             seen.add(absolute)
             sources.append(_source(root, file, taken))
     if not sources:
-        raise UserError(f"{', '.join(inputs)}: no video or image in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))}, …)")
+        raise UserError(
+            f"{', '.join(inputs)}: no video or image in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))}, …)"
+        )
     return sources
 
 

@@ -1,6 +1,6 @@
 """The funnel: how many came in, how many each reason dropped, how much is kept."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +33,21 @@ class Summary:
     captioned: int = 0
     files: int = 0
 
+    def waiting(self, with_files: bool) -> int:
+        """Give how many accepted clips still lack a caption, or a file where files are wanted."""
+        return self.accepted - min(self.captioned, self.files if with_files else self.captioned)
+
 
 def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
     """Count an output's table."""
-    table = read_table(out, writers, ["source_path", "status", "reasons", "error", "duration_s", "caption", "clip_path"])
+    table = read_table(
+        out, writers, ["source_path", "status", "reasons", "error", "duration_s", "caption", "clip_path"]
+    )
     counts = Counter(table["status"].to_pylist())
     rejected = table.filter(pc.equal(table["status"], "rejected"))
     failed = table.filter(pc.equal(table["status"], "failed"))
     dropped: Counter[str] = Counter()
-    hours: Counter[str] = Counter()
+    hours: dict[str, float] = defaultdict(float)
     for reasons, seconds in zip(rejected["reasons"].to_pylist(), rejected["duration_s"].to_pylist(), strict=True):
         dropped[reasons[0]] += 1
         hours[reasons[0]] += (seconds or 0.0) / 3600

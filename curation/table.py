@@ -1,7 +1,7 @@
 """The table: parts that workers write, and the folder of Parquet files they are folded into.
 
-    OUT/_parts/<time>-<random>.parquet    finished rows, immutable, of sources that may be unfinished
-    OUT/clips/part-<n>.parquet            the table: finished sources only, replaced as a whole
+OUT/_parts/<time>-<random>.parquet    finished rows, immutable, of sources that may be unfinished
+OUT/clips/part-<n>.parquet            the table: finished sources only, replaced as a whole
 """
 
 import json
@@ -102,13 +102,16 @@ def fold(out: Path, writers: Iterable[str], rules: dict[str, Rule]) -> Unfinishe
     newest: dict[str, Row] = {}
     for file in files:
         newest.update((row["clip_id"], row) for row in pq.read_table(file).cast(schema).to_pylist())
-    updates, sources = [], defaultdict(lambda: defaultdict(list))
+    updates: list[Row] = []
+    sources: dict[tuple[str, int, int], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in newest.values():
         if row["_segments"] is None:
             updates.append(row)
         else:
             sources[_source_key(row)][row["_segment"]].append(row)
-    finished, kept, unfinished = [], [], {}
+    finished: list[list[Row]] = []
+    kept: list[Row] = []
+    unfinished: dict[tuple[str, int, int], list[int]] = {}
     for source, segments in sources.items():
         whole = {i: rows for i, rows in segments.items() if _is_whole(rows)}
         count = next(iter(segments.values()))[0]["_segments"]
@@ -132,9 +135,7 @@ def _merge(out: Path, writers: tuple[str, ...], rules: dict[str, Rule], new: lis
     old = read_table(out, writers)
     redone = pa.array(sorted({row["source_path"] for row in new}), pa.string())
     changed = pa.array(sorted({row["clip_id"] for row in updates}), pa.string())
-    stays = pc.and_(
-        pc.invert(pc.is_in(old["source_path"], redone)), pc.invert(pc.is_in(old["clip_id"], changed))
-    )
+    stays = pc.and_(pc.invert(pc.is_in(old["source_path"], redone)), pc.invert(pc.is_in(old["clip_id"], changed)))
     there = set(old["clip_id"].to_pylist()) if updates else set()
     paths = set(redone.to_pylist())
     updates = [row for row in updates if row["clip_id"] in there and row["source_path"] not in paths]

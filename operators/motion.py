@@ -20,7 +20,9 @@ from curation.types import ClipInput, Frames, Sampling, Scorer, Scores
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 MIN_SIDE_PX = 32
-"""DIS refuses pictures of less than two 8 px patches, also after a shift; smaller ones are enlarged, which keeps the unit."""
+"""DIS refuses pictures of less than two 8 px patches, also after a shift.
+
+Smaller ones are enlarged, which keeps the unit."""
 MIN_SHIFT_PX = 8
 """Smaller shifts of the whole picture are left to the flow itself."""
 FIT_GRID = 24
@@ -113,13 +115,9 @@ class Motion:
     gives Data-Juicer's motion score in our unit: `score_px / diagonal_px / 0.5 s * 100`.
     """
 
-    engine: Literal["dis", "farneback"] = key(
-        "dis", "dense optical flow: dis (fast), farneback (as Data-Juicer)"
-    )
+    engine: Literal["dis", "farneback"] = key("dis", "dense optical flow: dis (fast), farneback (as Data-Juicer)")
     rate_fps: float = key(2.0, "frame pairs per second")
-    gap_s: float | None = key(
-        0.15, "seconds between the frames of a pair; null: neighbours on the rate's grid"
-    )
+    gap_s: float | None = key(0.15, "seconds between the frames of a pair; null: neighbours on the rate's grid")
     short_side_px: int | None = key(180, "flow is computed at this short side; null: full size")
 
     writes: ClassVar[tuple[str, ...]] = ("motion", "camera_pan_x", "camera_pan_y", "camera_zoom")

@@ -28,9 +28,7 @@ BATCH_FRAMES = 4
 def network_size(width_px: int, height_px: int, short_side_px: int, long_side_px: int) -> tuple[int, int]:
     """Give the width and height that a frame is scaled to: multiples of 32, the long side bounded."""
     factor = min(short_side_px / min(width_px, height_px), long_side_px / max(width_px, height_px))
-    width, height = (
-        max(1, round(side * factor / NETWORK_STEP_PX)) * NETWORK_STEP_PX for side in (width_px, height_px)
-    )
+    width, height = (max(1, round(side * factor / NETWORK_STEP_PX)) * NETWORK_STEP_PX for side in (width_px, height_px))
     return width, height
 
 
@@ -96,9 +94,7 @@ def load_detector() -> Any:
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = sorted(path for folder in folders for path in (Path(folder) / "models").glob("*det*.onnx"))
     if not found:
-        raise FileNotFoundError(
-            "text_area needs the package rapidocr with its PP-OCR detector (pip install rapidocr)"
-        )
+        raise FileNotFoundError("text_area needs the package rapidocr with its PP-OCR detector (pip install rapidocr)")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -109,9 +105,7 @@ def load_detector() -> Any:
 class TextArea:
     """Share of the frame under text; the mean over the frames where there are several."""
 
-    engine: Literal["rapidocr"] = key(
-        "rapidocr", "text detector: rapidocr (PP-OCR, CPU, weights in the package)"
-    )
+    engine: Literal["rapidocr"] = key("rapidocr", "text detector: rapidocr (PP-OCR, CPU, weights in the package)")
     frames: int = key(1, "frames looked at, at uniform times; 1: the middle of the clip")
     short_side_px: int = key(320, "the detector's input: short side (smaller frames are enlarged to it)")
     long_side_px: int = key(960, "bound on the input's long side")

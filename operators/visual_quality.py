@@ -112,9 +112,7 @@ def colour_names(pixels: np.ndarray, min_share: float = 0.15, most: int = 3) -> 
         min_share: share of the picture that a second or third name must have.
         most: number of names at most.
     """
-    small = np.concatenate(
-        [cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA).reshape(-1, 3) for rgb in pixels]
-    )
+    small = np.concatenate([cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA).reshape(-1, 3) for rgb in pixels])
     shades = to_lab(np.array([rgb for _, rgb in SHADES], dtype=np.uint8))
     nearest = np.linalg.norm(to_lab(small)[:, None] - shades, axis=2).argmin(axis=1)
     counts: dict[str, int] = {}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+os.environ["PYTHONPATH"] = os.pathsep.join([
+    str(Path(__file__).resolve().parents[1]),
+    *filter(None, [os.environ.get("PYTHONPATH")]),
+])
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,16 @@ def assert_same_output(one: Path, other: Path) -> None:
     assert a.keys() == b.keys()
     for clip_id, row in a.items():
         for column, value in row.items():
-            assert _same(value, b[clip_id][column]), (row["source_path"], row["start_s"], column, value, b[clip_id][column])
-    names = [sorted(p.name for p in (out / "train").glob("*")) if (out / "train").exists() else [] for out in (one, other)]
+            assert _same(value, b[clip_id][column]), (
+                row["source_path"],
+                row["start_s"],
+                column,
+                value,
+                b[clip_id][column],
+            )
+    names = [
+        sorted(p.name for p in (out / "train").glob("*")) if (out / "train").exists() else [] for out in (one, other)
+    ]
     assert names[0] == names[1]
     assert internal_json(one) == internal_json(other)
 

@@ -31,9 +31,7 @@ def footage(tmp_path_factory):
 def lumas(path) -> np.ndarray:
     """Decode all frames: uint8 (T, 90, 160)."""
     with av.open(str(path)) as container:
-        frames = [
-            f.reformat(width=160, height=90, format="gray").to_ndarray() for f in container.decode(video=0)
-        ]
+        frames = [f.reformat(width=160, height=90, format="gray").to_ndarray() for f in container.decode(video=0)]
     return np.stack(frames)
 
 

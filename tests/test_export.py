@@ -127,9 +127,7 @@ def test_webdataset_shards_hold_file_text_and_facts(tmp_path):
     result = export(tmp_path, "webdataset")
     assert result.paths == (tmp_path / "webdataset" / "shard-000000.tar",) and result.rows == 3
     content = members(result.paths[0])
-    assert list(content)[:6] == [
-        f"id-000{i}.{s}" for i, e in ((0, "mp4"), (4, "jpg")) for s in (e, "txt", "json")
-    ]
+    assert list(content)[:6] == [f"id-000{i}.{s}" for i, e in ((0, "mp4"), (4, "jpg")) for s in (e, "txt", "json")]
     assert content["id-0004.jpg"] == (tmp_path / "train/id-0004.jpg").read_bytes()
     assert content["id-0004.txt"].decode() == MIXED[4]["caption"]
     assert json.loads(content["id-0000.json"])["num_frames"] == 96
@@ -137,9 +135,7 @@ def test_webdataset_shards_hold_file_text_and_facts(tmp_path):
     assert export(tmp_path, "webdataset").paths[0].read_bytes() == first
 
 
-@pytest.mark.parametrize(
-    ("limits", "sizes"), [({"shard_rows": 4}, [4, 4, 2]), ({"shard_bytes": 420}, [4, 3, 3])]
-)
+@pytest.mark.parametrize(("limits", "sizes"), [({"shard_rows": 4}, [4, 4, 2]), ({"shard_bytes": 420}, [4, 3, 3])])
 def test_webdataset_shards_keep_their_limits(tmp_path, limits, sizes):
     write_table(tmp_path, [row(i) for i in range(10)], media=True)
     paths = export(tmp_path, "webdataset", **limits).paths

@@ -98,9 +98,7 @@ def test_a_crash_at_any_rename_can_be_repaired(tmp_path, monkeypatch, can_exchan
     missing = not (tmp_path / "clips").exists()
     assert missing == (not can_exchange and fail_at == 3)
     assert files.recover_swap(tmp_path / "clips") == missing
-    assert (tmp_path / "clips" / "part.txt").read_text() == (
-        "old" if fail_at < renames or fail_at == 1 else "new"
-    )
+    assert (tmp_path / "clips" / "part.txt").read_text() == ("old" if fail_at < renames or fail_at == 1 else "new")
     assert not files.recover_swap(tmp_path / "clips")
     assert [n for n in names(tmp_path) if n.startswith(".")] == []
 

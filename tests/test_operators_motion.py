@@ -18,9 +18,7 @@ def scene(seed=1):
     """A texture with detail at several scales, like a photo: uint8 (900, 1600)."""
     rng = np.random.default_rng(seed)
     layers = [
-        cv2.resize(
-            rng.random((900 // s, 1600 // s), dtype=np.float32), (1600, 900), interpolation=cv2.INTER_CUBIC
-        )
+        cv2.resize(rng.random((900 // s, 1600 // s), dtype=np.float32), (1600, 900), interpolation=cv2.INTER_CUBIC)
         for s in (4, 10, 30, 90)
     ]
     return cv2.normalize(sum(layers), None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
@@ -39,9 +37,7 @@ def window(picture, shift=(0.0, 0.0), zoom=1.0, size=(320, 180)):
 
 def score(pixels, times_s, **settings):
     frames = Frames(np.stack(pixels), np.array(times_s, dtype=np.float64))
-    (scores,) = Motion(**settings).load()(
-        [ClipInput(SourceFacts("video", 320, 180, "h264"), Span(0, 1, 0, 2), frames)]
-    )
+    (scores,) = Motion(**settings).load()([ClipInput(SourceFacts("video", 320, 180, "h264"), Span(0, 1, 0, 2), frames)])
     return scores
 
 
@@ -63,9 +59,7 @@ def test_speed_of_a_pan_is_what_was_drawn(speed, angle_deg):
 
 def test_one_pan_scores_the_same_at_every_size_and_gap():
     values = [
-        pan(15, 20, size, gap)["motion"]
-        for size in ((320, 180), (180, 320)[::-1], (480, 270))
-        for gap in (0.15, GAP_S)
+        pan(15, 20, size, gap)["motion"] for size in ((320, 180), (180, 320)[::-1], (480, 270)) for gap in (0.15, GAP_S)
     ]
     assert max(values) / min(values) < 1.1
 
@@ -105,9 +99,7 @@ def test_settings_are_checked():
 
 
 # px per step of half a second, published in the comments of Data-Juicer's tests; 24 fps, whole file one clip
-@pytest.mark.parametrize(
-    ("name", "published_px", "size"), [("data-juicer__video1.mp4", 1.869317, (640, 360))]
-)
+@pytest.mark.parametrize(("name", "published_px", "size"), [("data-juicer__video1.mp4", 1.869317, (640, 360))])
 def test_farneback_repeats_the_published_scores(name, published_px, size):
     path = SHARED / "videos" / name
     if not path.exists():

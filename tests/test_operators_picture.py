@@ -165,7 +165,7 @@ def test_damage_lowers_visual_quality(name):
     best = measure("visual_quality", [original])["visual_quality"]
     worse = {k: measure("visual_quality", [v])["visual_quality"] for k, v in damaged(original).items()}
     assert {k: v for k, v in worse.items() if v >= best} == {}
-    assert 0 <= min(worse.values()) and best <= 1
+    assert min(worse.values()) >= 0 and best <= 1
 
 
 def test_heavy_compression_of_a_real_shot_lowers_visual_quality():

@@ -118,7 +118,5 @@ def test_videos_with_and_without_subtitles(text_area, name, frame, low, high):
         pytest.skip(f"{path} is absent (set SELECTS_SHARED)")
     av = pytest.importorskip("av")
     with av.open(str(path)) as container:
-        pixels = next(f for i, f in enumerate(container.decode(video=0)) if i == frame).to_ndarray(
-            format="rgb24"
-        )
+        pixels = next(f for i, f in enumerate(container.decode(video=0)) if i == frame).to_ndarray(format="rgb24")
     assert low <= text_area(pixels) <= high

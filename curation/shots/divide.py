@@ -127,9 +127,7 @@ class Divider:
 
     def _give(self, start: int, end: int, shot_end_s: float | None, kind: str = "clip") -> Piece:
         assert self._shot_start_s is not None
-        piece = Piece(
-            start, end, self._time(start), self._time(end), self._shot, self._shot_start_s, shot_end_s, kind
-        )  # type: ignore[arg-type]
+        piece = Piece(start, end, self._time(start), self._time(end), self._shot, self._shot_start_s, shot_end_s, kind)  # type: ignore[arg-type]
         self._next = end
         drop = self._next - self._base
         del self._times[:drop]

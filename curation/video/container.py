@@ -51,6 +51,18 @@ def best_video_stream(container: InputContainer) -> VideoStream:
     return max(moving, key=lambda s: (s.codec_context.width * s.codec_context.height, s.frames, -s.index))
 
 
+def stream_of(container: InputContainer, index: int) -> VideoStream:
+    """Give the video stream of this index.
+
+    Raises:
+        MediaError: it is not there any more, or no video.
+    """
+    for stream in container.streams.video:
+        if stream.index == index:
+            return stream
+    raise MediaError("the file has changed: its video stream is gone")
+
+
 def prepare_decoder(stream: VideoStream) -> None:
     """Decode in this thread alone and treat damage as an error."""
     stream.codec_context.thread_count = 1

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 
 from curation.errors import MediaError
 from curation.types import SourceFacts
-from curation.video.container import open_video, prepare_decoder, reason
+from curation.video.container import open_video, prepare_decoder, reason, stream_of
 from curation.video.frame import DecodedFrame, PlanarFrame
 from curation.video.probe import frame_pts
 
@@ -110,7 +110,7 @@ def _decode_from(
     """Decode from the keyframe at or before `start_pts`; frames before it are dropped."""
     clock, last = Clock.of(facts), None
     with open_video(path) as container:
-        stream = container.streams[facts.stream_index]
+        stream = stream_of(container, facts.stream_index)
         prepare_decoder(stream)
         try:
             if start_pts is not None:

@@ -16,11 +16,22 @@ HELD_SHORT_SIDE_PX = 1080
 
 
 class DecodedFrame(Protocol):
-    """A decoded frame: `index` in its segment, `time_s` from the source's first frame, `duration_s` shown."""
+    """A decoded frame, upright and with square pixels however it was stored."""
 
-    index: int
-    time_s: float
-    duration_s: float
+    @property
+    def index(self) -> int:
+        """Number in its segment."""
+        ...
+
+    @property
+    def time_s(self) -> float:
+        """Presentation time from the source's first frame."""
+        ...
+
+    @property
+    def duration_s(self) -> float:
+        """How long it is shown."""
+        ...
 
     def coarse(self) -> CoarseFrame:
         """Give the small view that shot detection works on."""

@@ -86,7 +86,7 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray:
     """Wrap a plane without copying: (H, W), or (H, 2W) for interleaved chroma."""
     plane = frame.planes[index]
     dtype = np.uint16 if frame.format.name in _DEEP else np.uint8
-    line = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // np.dtype(dtype).itemsize)
+    line = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // np.dtype(dtype).itemsize)
     return line if frame.format.name == "nv12" and index == 1 else line[:, : plane.width]
 
 

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from curation.errors import MediaError
 from curation.types import SourceFacts
-from curation.video.container import best_video_stream, open_video, prepare_decoder, reason
+from curation.video.container import best_video_stream, open_video, prepare_decoder, reason, stream_of
 
 _TRANSFERS = {16: "pq", 18: "hlg"}  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67
 
@@ -42,7 +42,7 @@ def probe_video(path: Path) -> tuple[SourceFacts, PacketScan]:
         stream = best_video_stream(container)
         index, first = stream.index, _first_frame(container, stream)
     with open_video(path) as container:
-        stream = container.streams[index]
+        stream = stream_of(container, index)
         scan = scan_packets(container, stream)
         facts = _facts(container, stream, first, scan)
     return facts, scan

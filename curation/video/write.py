@@ -16,7 +16,7 @@ from curation.errors import MediaError
 from curation.files import atomic_path
 from curation.recipe import CutSettings
 from curation.types import SourceFacts, Span
-from curation.video.container import open_video, reason
+from curation.video.container import open_video, reason, stream_of
 from curation.video.decode import Clock, raw_frames
 from curation.video.image import is_upright_jpeg, read_image
 
@@ -29,7 +29,6 @@ Beat = Callable[[float], None]
 
 def _silent(seconds: float) -> None:
     """Take no notice."""
-
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path) -> Writte
     first = packets[0].pts
     order = sorted(p.pts for p in packets)
     with atomic_path(to) as temporary, open_video(path) as source, _writing(temporary) as output:
-        template = source.streams[facts.stream_index]
+        template = stream_of(source, facts.stream_index)
         try:
             stream = output.add_stream_from_template(template)
             if facts.rotation_deg:
@@ -113,16 +112,24 @@ def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path) -> Writte
                 packet.stream = stream
                 output.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"{facts.codec} cannot be copied into MP4 ({reason(error)}); use cut.mode=transcode") from None
+            raise MediaError(
+                f"{facts.codec} cannot be copied into MP4 ({reason(error)}); use cut.mode=transcode"
+            ) from None
     step_s = 1 / facts.fps if facts.fps else 0.0
     start_s = clock.seconds(first)
-    end_s = min(span.end_s, round(clock.seconds(order[-1]) + step_s, 6)) if order[-1] < clock.pts(span.end_s) else span.end_s
+    end_s = (
+        min(span.end_s, round(clock.seconds(order[-1]) + step_s, 6))
+        if order[-1] < clock.pts(span.end_s)
+        else span.end_s
+    )
     skipped = round((start_s - span.start_s) / step_s) if step_s else 0
     kept = Span(start_s, end_s, span.start_frame + skipped, len(packets))
     return Written(facts.width_px, facts.height_px, facts.fps, len(packets), kept)
 
 
-def write_image(path: Path, facts: SourceFacts, cut: CutSettings, box: Box | None, max_pixels: int, to: Path) -> Written:
+def write_image(
+    path: Path, facts: SourceFacts, cut: CutSettings, box: Box | None, max_pixels: int, to: Path
+) -> Written:
     """Write a still image as JPEG: byte for byte where it is one already, else at quality 95.
 
     Raises:
@@ -244,7 +251,7 @@ def _copyable(path: Path, facts: SourceFacts, start_pts: int, end_pts: int) -> l
     """Collect packets in decoding order from the first keyframe in the span, up to a closed end."""
     packets: list[av.Packet] = []
     with open_video(path) as container:
-        stream = container.streams[facts.stream_index]
+        stream = stream_of(container, facts.stream_index)
         try:
             container.seek(start_pts, stream=stream, backward=True)
             first = None

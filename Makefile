@@ -1,0 +1,37 @@
+# `make` lists what there is. Needs Python 3.11 or newer and git; everything else is set up in .venv.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-all check bench clean
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[decord,dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## draw footage, curate it, show the result (about a minute after set-up)
+	$(PY) run_pipeline.py demo
+
+test: $(READY)  ## the quick tests
+	$(PY) -m pytest
+
+test-all: $(READY)  ## every test at full size
+	$(PY) -m pytest -m ''
+
+check: $(READY)  ## style, docstrings, types, import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest tests/test_conventions.py
+
+bench: $(READY)  ## benchmarks: shot detectors against cuts found by eye
+	$(PY) -m benchmarks.cuts
+
+clean:  ## remove the environment and the demo's output
+	rm -rf $(VENV) demo_output

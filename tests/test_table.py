@@ -1,0 +1,314 @@
+"""Parts and the table: sources enter whole, once, and in any order; a crash at any instant loses nothing."""
+
+import itertools
+import os
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from curation import files
+from curation.recipe import Rule
+from curation.schema import PART_COLUMNS, blank_row, part_schema
+from curation.table import Unfinished, fold, read_table, rules_text, write_part, write_table, written_rules
+
+WRITERS = ("motion",)
+RULES = {"duration_s": Rule(min=3.0)}
+
+
+def row(clip: str, source: str = "a.mp4", **values):
+    base = {
+        "clip_id": clip,
+        "type": "video",
+        "source_path": source,
+        "source_root": "/in",
+        "source_size_bytes": 10,
+        "source_mtime_ns": 20,
+        "kind": "clip",
+        "status": "accepted",
+        "reasons": [],
+    }
+    return blank_row(part_schema(WRITERS)) | base | values
+
+
+def segment(index: int, count: int, clips, source: str = "a.mp4", frames: int = 0, end_s: float = 0.0, border=0, **more):
+    """Rows of one segment; `clips` are (start_s, end_s, shot, start_frame, shot_start_s, shot_end_s)."""
+    rows = [
+        row(
+            f"{source}:{index}:{start_s}",
+            source,
+            start_s=start_s,
+            end_s=end,
+            shot_index=shot,
+            start_frame=frame,
+            shot_start_s=shot_start,
+            shot_end_s=shot_end,
+            _segment=index,
+            _segments=count,
+            **more,
+        )
+        for start_s, end, shot, frame, shot_start, shot_end in clips
+    ]
+    rows[-1] |= {"_segment_rows": len(rows), "_segment_frames": frames, "_segment_end_s": end_s, "_border": border}
+    return rows
+
+
+def two_segments(source: str = "a.mp4", **more):
+    """10 s at 10 fps, border at 6 s; shots 0-2, 2-4 and 4-10, the last one across the border."""
+    first = [(0.0, 2.0, 0, 0, 0.0, 2.0), (2.0, 4.0, 1, 20, 2.0, 4.0), (4.0, 6.0, 2, 40, 4.0, 6.0)]
+    second = [(6.0, 8.0, 0, 0, 6.0, None), (8.0, 10.0, 0, 20, 6.0, 10.0)]
+    return [
+        segment(0, 2, first, source, 60, 6.0, border=1, **more),
+        segment(1, 2, second, source, 40, 10.0, **more),
+    ]
+
+
+def table(out):
+    return read_table(out, WRITERS).to_pylist()
+
+
+def put(out, *groups):
+    for rows in groups:
+        write_part(out, WRITERS, rows)
+
+
+def parts(out):
+    return sorted((out / "_parts").glob("*.parquet"))
+
+
+# -- what folding does
+
+
+def test_no_parts_no_table(tmp_path):
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({})
+    assert table(tmp_path) == []
+    assert written_rules(tmp_path) is None
+
+
+def test_a_source_enters_only_when_every_row_of_every_segment_is_there(tmp_path):
+    first, second = two_segments()
+    key = ("a.mp4", 10, 20)
+    put(tmp_path, second[:1])
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({})
+    assert table(tmp_path) == []
+    put(tmp_path, first[:2], first[2:])
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({key: [0]})
+    assert table(tmp_path) == []
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({key: [0]}), "what is finished stays so"
+    put(tmp_path, second[1:])
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({key: [0]}), "the last row alone is not its segment"
+    put(tmp_path, second)
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({})
+    assert len(table(tmp_path)) == 5
+    assert parts(tmp_path) == []
+
+
+def test_a_segment_whose_last_row_is_not_there_yet_is_not_finished(tmp_path):
+    first, second = two_segments()
+    put(tmp_path, first, second[:1])
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({("a.mp4", 10, 20): [0]})
+
+
+def test_frames_shots_and_ends_go_on_across_the_border(tmp_path):
+    put(tmp_path, *two_segments())
+    fold(tmp_path, WRITERS, RULES)
+    rows = table(tmp_path)
+    assert [r["start_frame"] for r in rows] == [0, 20, 40, 60, 80]
+    assert [r["shot_index"] for r in rows] == [0, 1, 2, 2, 2]
+    assert [(r["shot_start_s"], r["shot_end_s"]) for r in rows] == [(0, 2), (2, 4), (4, 10), (4, 10), (4, 10)]
+    assert {(r["source_clips"], r["source_num_frames"], r["source_duration_s"]) for r in rows} == {(5, 100, 10.0)}
+    assert not set(PART_COLUMNS) & set(rows[0])
+
+
+def test_a_cut_on_the_border_begins_a_new_shot(tmp_path):
+    first, second = two_segments()
+    first[-1]["_border"] = 0
+    put(tmp_path, first, second)
+    fold(tmp_path, WRITERS, RULES)
+    rows = table(tmp_path)
+    assert [r["shot_index"] for r in rows] == [0, 1, 2, 3, 3]
+    assert [(r["shot_start_s"], r["shot_end_s"]) for r in rows][2:] == [(4, 6), (6, 10), (6, 10)]
+
+
+def test_a_shot_over_three_segments_is_one_shot(tmp_path):
+    groups = [
+        segment(0, 3, [(0.0, 5.0, 0, 0, 0.0, 5.0)], frames=50, end_s=5.0, border=1),
+        segment(1, 3, [(5.0, 10.0, 0, 0, 5.0, 10.0)], frames=50, end_s=10.0, border=1),
+        segment(2, 3, [(10.0, 15.0, 0, 0, 10.0, 15.0)], frames=50, end_s=15.0),
+    ]
+    put(tmp_path, *groups)
+    fold(tmp_path, WRITERS, RULES)
+    seen = [(r["shot_index"], r["shot_start_s"], r["shot_end_s"], r["start_frame"]) for r in table(tmp_path)]
+    assert seen == [(0, 0.0, 15.0, 0), (0, 0.0, 15.0, 50), (0, 0.0, 15.0, 100)]
+
+
+def test_a_lost_stretch_keeps_its_place_and_counts_as_a_row(tmp_path):
+    good = segment(0, 2, [(0.0, 4.0, 0, 0, 0.0, 4.0)], frames=40, end_s=4.0)
+    bad = row("lost", start_s=4.0, status="failed", error="analyse: x", _segment=0, _segments=2, _segment_rows=2)
+    good[0]["_segment_rows"] = None
+    rest = segment(1, 2, [(6.0, 9.0, 0, 0, 6.0, 9.0)], frames=30, end_s=9.0)
+    put(tmp_path, [bad], rest, good)
+    fold(tmp_path, WRITERS, RULES)
+    rows = table(tmp_path)
+    assert [r["status"] for r in rows] == ["accepted", "failed", "accepted"]
+    assert [r["shot_index"] for r in rows] == [0, None, 1]
+    assert {r["source_clips"] for r in rows} == {3}
+
+
+def test_images_and_lost_sources_are_sources_of_one_row(tmp_path):
+    alone = {"_segment": 0, "_segments": 1, "_segment_rows": 1, "_segment_frames": 1}
+    image = row("i", "i.jpg", type="image", kind=None, **alone)
+    lost = row("x", "x.mp4", status="failed", **alone | {"_segment_frames": 0})
+    put(tmp_path, [image, lost])
+    fold(tmp_path, WRITERS, RULES)
+    assert [(r["clip_id"], r["source_num_frames"], r["source_duration_s"]) for r in table(tmp_path)] == [
+        ("i", 1, None),
+        ("x", 0, None),
+    ]
+
+
+def test_the_order_and_the_number_of_parts_are_irrelevant(tmp_path):
+    rows = [r for s in ("a.mp4", "b.mp4") for group in two_segments(s) for r in group]
+    put(tmp_path / "plain", rows)
+    fold(tmp_path / "plain", WRITERS, RULES)
+    for seed in range(10):
+        rng = random.Random(seed)
+        mixed = rng.sample(rows, len(rows)) + rng.sample(rows, 3)  # and some of them twice
+        out = tmp_path / str(seed)
+        while mixed:
+            size = rng.randint(1, 4)
+            put(out, mixed[:size])
+            mixed = mixed[size:]
+            if rng.random() < 0.2:
+                fold(out, WRITERS, RULES)
+                put(out, rows)  # the rest is done again after a stop
+        fold(out, WRITERS, RULES)
+        assert table(out) == table(tmp_path / "plain"), seed
+
+
+def test_updates_replace_rows_and_bring_no_new_ones(tmp_path):
+    put(tmp_path, *two_segments(), *two_segments("b.mp4"))
+    fold(tmp_path, WRITERS, RULES)
+    before = table(tmp_path)
+    captioned = before[1] | {"caption": "a dog"} | dict.fromkeys(PART_COLUMNS)
+    put(tmp_path, [captioned, row("unheard of")], [captioned | {"caption": "two dogs"}])
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({})
+    assert table(tmp_path) == [before[0], before[1] | {"caption": "two dogs"}, *before[2:]]
+
+
+def test_a_source_done_again_replaces_all_its_rows(tmp_path):
+    put(tmp_path, *two_segments(), *two_segments("b.mp4"))
+    fold(tmp_path, WRITERS, RULES)
+    changed = segment(0, 1, [(0.0, 3.0, 0, 0, 0.0, 3.0)], frames=30, end_s=3.0, source_mtime_ns=21)
+    old_row = table(tmp_path)[1] | {"caption": "stale"} | dict.fromkeys(PART_COLUMNS)
+    put(tmp_path, changed, [old_row])
+    fold(tmp_path, WRITERS, RULES)
+    rows = table(tmp_path)
+    assert [(r["source_path"], r["source_mtime_ns"]) for r in rows] == [("a.mp4", 21), *[("b.mp4", 20)] * 5]
+
+
+def test_a_changed_source_that_is_unfinished_leaves_the_old_rows(tmp_path):
+    put(tmp_path, *two_segments())
+    fold(tmp_path, WRITERS, RULES)
+    before = table(tmp_path)
+    put(tmp_path, two_segments(source_mtime_ns=21)[0])
+    assert fold(tmp_path, WRITERS, RULES) == Unfinished({("a.mp4", 10, 21): [0]})
+    assert table(tmp_path) == before
+
+
+def test_the_table_remembers_its_rules_and_reads_some_columns(tmp_path):
+    put(tmp_path, *two_segments())
+    fold(tmp_path, WRITERS, RULES)
+    assert written_rules(tmp_path) == rules_text(RULES)
+    assert read_table(tmp_path, WRITERS, ["status", "clip_id"]).column_names == ["status", "clip_id"]
+
+
+def test_an_empty_table_is_a_table(tmp_path):
+    write_table(tmp_path, read_table(tmp_path, WRITERS), RULES)
+    assert table(tmp_path) == []
+    assert len(list((tmp_path / "clips").glob("part-*.parquet"))) == 1
+
+
+def test_many_rows_take_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("curation.table.ROWS_PER_FILE", 3)
+    put(tmp_path, *two_segments(), *two_segments("b.mp4"))
+    fold(tmp_path, WRITERS, RULES)
+    assert [pq.read_metadata(f).num_rows for f in sorted((tmp_path / "clips").iterdir())] == [3, 3, 3, 1]
+    assert len(table(tmp_path)) == 10
+
+
+# -- crashes
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Guillotine:
+    """Lets `alive` changes of the file system happen and refuses all further ones, as a killed process would."""
+
+    def __init__(self, monkeypatch, alive: int, exchange: bool):
+        self.left, self.struck = alive, False
+        for name in ("replace", "rename", "unlink", "rmdir", "mkdir"):
+            monkeypatch.setattr(os, name, self.guard(getattr(os, name)))
+        swap = self.guard(files._exchange) if exchange else lambda a, b: False
+        monkeypatch.setattr(files, "_exchange", swap)
+
+    def guard(self, real):
+        def call(*args, **kwargs):
+            if self.left <= 0:
+                self.struck = True
+                raise Killed
+            self.left -= 1
+            return real(*args, **kwargs)
+
+        return call
+
+
+def prepare(out):
+    """A table with a.mp4 and b.mp4; parts with c whole, a redone, b updated, d unfinished."""
+    put(out, *two_segments("a.mp4"), *two_segments("b.mp4"))
+    fold(out, WRITERS, RULES)
+    update = table(out)[-1] | {"caption": "seen"} | dict.fromkeys(PART_COLUMNS)
+    c, a, d = two_segments("c.mp4"), two_segments("a.mp4", source_mtime_ns=21), two_segments("d.mp4")
+    put(out, c[0], d[1], a[1], c[1] + a[0], [update], d[0][:1])
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["one step", "two renames"])
+def test_a_crash_at_any_instant_of_folding_changes_nothing(tmp_path, exchange):
+    undisturbed = tmp_path / "undisturbed"
+    prepare(undisturbed)
+    left = fold(undisturbed, WRITERS, RULES)
+    expected = table(undisturbed)
+    assert left == Unfinished({("d.mp4", 10, 20): [1]})
+    assert len({r["clip_id"] for r in expected}) == len(expected) == 15
+    stale = []
+    for alive in itertools.count():
+        out = tmp_path / str(alive)
+        prepare(out)
+        before = table(out)
+        with pytest.MonkeyPatch.context() as patch:
+            blade = Guillotine(patch, alive, exchange)
+            try:
+                fold(out, WRITERS, RULES)
+            except Killed:
+                pass
+        assert table(out) in (before, expected), alive
+        again = fold(out, WRITERS, RULES)
+        assert table(out) == expected, alive
+        stale += [(alive, again)] if again != left else []
+        put(out, *two_segments("d.mp4"))
+        assert fold(out, WRITERS, RULES).segments.keys() <= {("c.mp4", 10, 20), ("a.mp4", 10, 21)}
+        assert len(table(out)) == 20
+        if not blade.struck:
+            break
+    assert alive > 10
+    assert not stale, "sources that the table has count as unfinished"
+
+
+def test_a_path_that_is_not_unicode_does_not_lose_the_other_rows(tmp_path):
+    """File names are bytes; Python hands the odd ones on as lone surrogates, which Arrow refuses."""
+    odd = os.fsdecode(b"caf\xe9.mp4")
+    put(tmp_path, *two_segments("b.mp4"), *two_segments(odd))
+    fold(tmp_path, WRITERS, RULES)
+    assert len(table(tmp_path)) == 10
