@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give the exit code: 0 done, 2 a mistake in the request, 1 the run broke."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parse(arguments)
     try:
         code: int = parsed.run(parsed)
         return code
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_curate(parsed: argparse.Namespace) -> int:
     """Curate sources into an output."""
-    files, overrides = _split_overrides(parsed.inputs)
+    files, overrides = _split_overrides(parsed.words)
     if not files:
         raise UserError("curate needs at least one input: a file, folder, glob or list")
     out = Path(parsed.output)
@@ -73,7 +73,7 @@ def run_select(parsed: argparse.Namespace) -> int:
     out = Path(parsed.output)
     need_table(out)
     kept, _ = load_recipe(recipe_file(out), [], TABLES)
-    overrides = list(parsed.overrides)
+    overrides = list(parsed.words)
     for override in overrides:
         if not override.startswith("rules."):
             raise UserError(f"'{override}': select changes rules only, such as rules.motion.min=0.5")
@@ -176,6 +176,19 @@ def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [w for w in words if w not in overrides], overrides
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; inputs and `key=value` may stand before and after options."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    words = getattr(parsed, "words", None)
+    if words is None or any(word.startswith("-") for word in rest):
+        if rest:
+            parser.error(f"unknown argument: {' '.join(rest)}")
+    else:
+        words += rest
+    return parsed
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run_pipeline.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -186,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=run_demo)
 
     curating = commands.add_parser("curate", help="turn videos and images into training data")
-    curating.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, glob or list; and key=value")
+    curating.add_argument("words", nargs="+", metavar="INPUT", help="file, folder, glob or list; and key=value")
     curating.add_argument("--output", required=True, metavar="DIR")
     curating.add_argument("--config", metavar="FILE", help="recipe; default configs/default.yaml, or the output's own")
     curating.add_argument("--retry-failed", action="store_true", help="try failed sources again, too")
@@ -195,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
     selecting = commands.add_parser("select", help="judge an output by other rules, without decoding")
     selecting.add_argument("output", metavar="DIR")
-    selecting.add_argument("overrides", nargs="*", metavar="rules.COLUMN.min=VALUE")
+    selecting.add_argument("words", nargs="*", metavar="rules.COLUMN.min=VALUE")
     selecting.add_argument("--config", metavar="FILE", help="recipe whose rules are taken")
     selecting.set_defaults(run=run_select)
 

@@ -25,6 +25,10 @@ MIN_SIDE_PX = 32
 Smaller ones are enlarged, which keeps the unit."""
 MIN_SHIFT_PX = 8
 """Smaller shifts of the whole picture are left to the flow itself."""
+TEXTURE_LEVELS2 = 4.0
+"""Texture at which a vector counts half: 2 grey levels per pixel in its weaker direction, above coding noise."""
+NEIGHBOURHOOD = 0.25
+"""How far flat areas look around, as a share of the longer side."""
 FIT_GRID = 24
 """The camera model is fitted to at most this many flow vectors along each axis."""
 
@@ -181,8 +185,46 @@ def overlap(first: np.ndarray, second: np.ndarray, dx: int, dy: int) -> tuple[np
     return np.ascontiguousarray(before), np.ascontiguousarray(after)
 
 
+def texture(gray: np.ndarray) -> np.ndarray:
+    """Tell where motion can be seen: the smaller eigenvalue of the structure tensor (Shi & Tomasi 1994).
+
+    Args:
+        gray: uint8 (H, W).
+
+    Returns:
+        float32 (H, W), squared grey levels per pixel; 0 on flat areas and along straight edges.
+    """
+    dx = cv2.Sobel(gray, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
+    dy = cv2.Sobel(gray, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
+    xx, yy, xy = (cv2.boxFilter(product, -1, (9, 9)) for product in (dx * dx, dy * dy, dx * dy))
+    return ((xx + yy) - np.sqrt((xx - yy) ** 2 + 4 * xy * xy)) / 2
+
+
+def fill_flat(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """Let areas without texture move as what is around them does.
+
+    There the flow is a guess, and mostly zero: an encoder freezes a sky while the camera pans, the more so
+    the lower the bit rate, so that one pan would score by how it was compressed. Normalised convolution
+    (Knutsson & Westin 1993): each vector counts by its texture, and gives way to its neighbours' mean.
+
+    Args:
+        flow: float32 (H, W, 2), pixels.
+        gray: uint8 (H, W), the earlier picture.
+    """
+    height, width = gray.shape
+    seen = texture(gray)
+    weight = seen / (seen + TEXTURE_LEVELS2)
+    small = (max(1, width // 4), max(1, height // 4))
+    reach = NEIGHBOURHOOD * max(small)
+    share = cv2.GaussianBlur(cv2.resize(weight, small, interpolation=cv2.INTER_AREA), (0, 0), reach)
+    voted = cv2.resize(flow * weight[..., None], small, interpolation=cv2.INTER_AREA)
+    around = cv2.GaussianBlur(voted, (0, 0), reach) / (share[..., None] + 1e-4)
+    filled = weight[..., None] * flow + (1 - weight[..., None]) * cv2.resize(around, (width, height))
+    return filled.astype(np.float32)
+
+
 def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give DIS flow with the `fast` preset, over the part that both pictures show.
+    """Give DIS flow with the `fast` preset, over the part that both pictures show, flat areas filled in.
 
     The shift of the whole picture is taken out first, so that pans beyond the reach of the coarsest scale (a
     tenth of the diagonal) are followed. `fast` takes a fifth of `medium`'s time and measures pans as well.
@@ -190,9 +232,10 @@ def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     dx, dy = global_shift(first, second)
     # A new engine each time: one that has seen a smaller picture gives another flow for the next.
     engine = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
-    flow = engine.calc(*overlap(first, second, dx, dy), None)  # type: ignore[call-overload]
+    before, after = overlap(first, second, dx, dy)
+    flow = engine.calc(before, after, None)  # type: ignore[call-overload]
     flow += np.array([dx, dy], dtype=np.float32)
-    return flow
+    return fill_flat(flow, before)
 
 
 def farneback_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
