@@ -106,7 +106,11 @@ def run_export(parsed: argparse.Namespace) -> int:
     for path in result.paths:
         print(path)
     print(f"{result.rows} rows", end="")
-    left_out = {"without file": result.without_file, "without caption": result.without_caption, "images": result.not_videos}
+    left_out = {
+        "without file": result.without_file,
+        "without caption": result.without_caption,
+        "images": result.not_videos,
+    }
     print("".join(f", left out {count} {what}" for what, count in left_out.items() if count))
     return 0
 

@@ -9,17 +9,19 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
 from curation.shots.fused import Fused
 from curation.shots.pyscenedetect import Adaptive, Cascade, Content, Hash, Histogram, Threshold
-from curation.shots.types import COARSE_SHORT_SIDE_PX, Boundary, CoarseFrame, ShotDetector
+from curation.shots.types import Boundary, CoarseFrame, ShotDetector
+from curation.video.container import open_video
+from curation.video.decode import read_frames
+from curation.video.probe import probe_video, scan_packets
 
 TOLERANCE_FRAMES = 2
 """Marks made by eye and decoders' first frames differ by this much at most."""
@@ -136,43 +138,27 @@ def detect(detector: ShotDetector, frames: Sequence[CoarseFrame], fps: float) ->
     return found, time.process_time() - started_s
 
 
-def coarse_frames(path: Path, stream: int | None = None) -> Iterator[CoarseFrame]:
-    """Decode the coarse frames of a video.
-
-    Args:
-        path: the file.
-        stream: index of the stream in the container; None is the first video stream.
-
-    Yields:
-        The frames, in order of presentation.
-    """
-    with av.open(str(path)) as container:
-        source = container.streams.video[0] if stream is None else container.streams[stream]
-        source.thread_type = "NONE"
-        first_s: float | None = None
-        for index, frame in enumerate(container.decode(source)):
-            first_s = frame.time if first_s is None else first_s
-            yield _coarse(frame, index, (frame.time or 0.0) - (first_s or 0.0))
+def coarse_frames(path: Path) -> tuple[list[CoarseFrame], float]:
+    """Decode the coarse frames of the stream that curation chooses, and give its frame rate."""
+    facts, _ = probe_video(path)
+    return [frame.coarse() for frame in read_frames(path, facts)], facts.fps or 25.0
 
 
-def _coarse(frame: av.VideoFrame, index: int, time_s: float) -> CoarseFrame:
-    """Scale the planes of one decoded frame and widen them to full range."""
-    if frame.format.name not in ("yuv420p", "yuvj420p", "yuv420p10le"):
-        frame = frame.reformat(format="yuv420p")
-    deep = frame.format.name.endswith("10le")
-    full = frame.format.name.startswith("yuvj") or frame.color_range == 2
-    scale = min(1.0, COARSE_SHORT_SIDE_PX / min(frame.width, frame.height))
-    width, height = (max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height))
-    scaled = []
-    for number, plane in enumerate(frame.planes[:3]):
-        rows = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(plane.height, -1)
-        size = (width, height) if number == 0 else (width // 2, height // 2)
-        levels = cv2.resize(rows[:, : plane.width], size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        levels /= 4 if deep else 1
-        if not full:
-            levels = (levels - 16) * (255 / 219) if number == 0 else (levels - 128) * (255 / 224) + 128
-        scaled.append(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    return CoarseFrame(index, time_s, scaled[0], np.stack(scaled[1:]))
+def on_frames(marks: CutTruth, path: Path, frames: Sequence[CoarseFrame]) -> CutTruth:
+    """Carry marks, which count frames of the first video stream, over to decoded frames by presentation time."""
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        pts = scan_packets(container, stream).pts
+        marked_s = (pts - pts[0]) * float(stream.time_base or 0)
+    times_s = np.array([frame.time_s for frame in frames])
+
+    def place(frame: int) -> int:
+        step_s = marked_s[-1] / max(1, len(marked_s) - 1)
+        time_s = marked_s[frame] if frame < len(marked_s) else marked_s[-1] + (frame - len(marked_s) + 1) * step_s
+        return int(np.abs(times_s - time_s).argmin())
+
+    ignore = tuple((place(start), place(end)) for start, end in marks.ignore)
+    return CutTruth(tuple(map(place, marks.hard)), ignore, tuple(map(place, marks.ambiguous)))
 
 
 def read_truth(path: Path) -> dict[str, CutTruth]:
@@ -189,15 +175,15 @@ def read_truth(path: Path) -> dict[str, CutTruth]:
     }
 
 
-def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> None:
-    """Print the table."""
+def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> dict[str, CutScore]:
+    """Print the table; give the scores by detector."""
     totals = dict.fromkeys(DETECTORS, CutScore())
     spent_s = dict.fromkeys(DETECTORS, 0.0)
     count = 0
     for name, marks in sorted(truth.items()):
-        frames = list(coarse_frames(videos / name))
+        frames, fps = coarse_frames(videos / name)
+        marks = on_frames(marks, videos / name, frames)
         count += len(frames)
-        fps = (len(frames) - 1) / frames[-1].time_s if len(frames) > 1 and frames[-1].time_s > 0 else 25.0
         for label, detector in DETECTORS.items():
             found, took_s = detect(detector, frames, fps)
             score = score_cuts(found, marks)
@@ -211,6 +197,7 @@ def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> None
     for label, score in totals.items():
         per_frame_ms = 1000 * spent_s[label] / max(1, count)
         print(f"{label:18} {score.precision:9.3f} {score.recall:7.3f} {score.f1:6.3f} {per_frame_ms:9.3f}")
+    return totals
 
 
 def main() -> None:

@@ -60,7 +60,10 @@ def test_no_recipe_is_all_defaults():
         ("shots: {settings: {treshold: 3}, detector: content}", r"shots.settings: unknown key 'treshold'.*'threshold'"),
         ("shots: {detector: fuzed}", r"shots.detector: unknown 'fuzed' \(did you mean 'fused'\?\)"),
         ("operators: {motions: {}}", r"unknown operator 'motions' \(did you mean 'motion'\?\)"),
-        ("operators: {motion: {rate_fsp: 1}}", r"operators.motion: unknown key 'rate_fsp' \(did you mean 'rate_fps'\?\)"),
+        (
+            "operators: {motion: {rate_fsp: 1}}",
+            r"operators.motion: unknown key 'rate_fsp' \(did you mean 'rate_fps'\?\)",
+        ),
         ("operators: {motion: }\nrules: {motoin: {min: 1}}", r"unknown column 'motoin' \(did you mean 'motion'\?\)"),
         ("operators: {motion: }\nrules: {motion: {mim: 1}}", r"rules.motion: unknown key 'mim'"),
         ("caption: {captionr: template}", r"caption: unknown key 'captionr' \(did you mean 'captioner'\?\)"),
@@ -137,10 +140,15 @@ def test_a_rule_needs_an_operator_that_writes_its_column():
     with pytest.raises(UserError, match=r"rules.motion: no operator of this recipe writes it; add operators.motion"):
         recipe("rules: {motion: {min: 1}}")
     assert recipe("operators: {motion: }\nrules: {motion: {min: 1}}").rules == {"motion": Rule(min=1.0)}
-    assert recipe("rules: {duration_s: {max: 9}, short_side_px: {min: 240}}").rules.keys() == {"duration_s", "short_side_px"}
+    assert recipe("rules: {duration_s: {max: 9}, short_side_px: {min: 240}}").rules.keys() == {
+        "duration_s",
+        "short_side_px",
+    }
 
 
-@pytest.mark.parametrize("column", ["status", "caption", "source_path", "clip_num_frames", "source_clips", "content_box"])
+@pytest.mark.parametrize(
+    "column", ["status", "caption", "source_path", "clip_num_frames", "source_clips", "content_box"]
+)
 def test_a_rule_on_what_is_no_number_or_not_known_yet_is_refused(column):
     with pytest.raises(UserError, match="not a number that is known"):
         recipe(f"operators: {{letterbox: }}\nrules: {{{column}: {{min: 1}}}}")
@@ -164,7 +172,12 @@ def test_a_planned_captioner_is_said_to_be_planned():
 def test_overrides_reach_every_depth():
     text = "operators: {motion: , sharpness: }\nrules: {motion: {min: 1, max: 9}, sharpness: {min: 1}}"
     found = recipe(
-        text, "rules.motion.min=2", "rules.sharpness=false", "shots.max_s=8", "operators.motion.rate_fps=4", "reader=decord"
+        text,
+        "rules.motion.min=2",
+        "rules.sharpness=false",
+        "shots.max_s=8",
+        "operators.motion.rate_fps=4",
+        "reader=decord",
     )
     assert found.rules == {"motion": Rule(2.0, 9.0)}
     assert (found.shots.max_s, found.operators["motion"].rate_fps, found.reader) == (8.0, 4.0, "decord")
@@ -178,7 +191,9 @@ def test_an_operator_left_out_takes_no_rule_with_it():
         recipe("operators: {motion: }\nrules: {motion: {min: 1}}", "operators.motion=false")
 
 
-@pytest.mark.parametrize("override", ["shots.max_s", "=3", " =3", "shots.max_s={", "shots.maxs=3", "rules.motion.min=a: b: c"])
+@pytest.mark.parametrize(
+    "override", ["shots.max_s", "=3", " =3", "shots.max_s={", "shots.maxs=3", "rules.motion.min=a: b: c"]
+)
 def test_overrides_that_mean_nothing_are_refused(override):
     with pytest.raises(UserError):
         recipe("", override)
@@ -254,7 +269,10 @@ def test_odd_texts_survive_rendering():
 def test_what_differs_names_the_keys_and_passes_over_how_a_run_is_carried_out():
     one = recipe(EVERYTHING)
     assert what_differs(one, recipe(EVERYTHING, "limits.tries=9", "workers.analyse=7")) == []
-    assert what_differs(one, recipe(EVERYTHING, "shots.max_s=6", "rules.motion.min=2")) == ["shots.max_s", "rules.motion.min"]
+    assert what_differs(one, recipe(EVERYTHING, "shots.max_s=6", "rules.motion.min=2")) == [
+        "shots.max_s",
+        "rules.motion.min",
+    ]
     assert what_differs(one, recipe(EVERYTHING, "operators.text_area=false")) == ["operators.text_area"]
     changed = recipe(EVERYTHING, "rules.brightness=false", "reader=pyav", "caption.captioner=template")
     assert what_differs(changed, one) == ["reader", "rules.brightness"]

@@ -11,8 +11,14 @@ import av
 import numpy as np
 import pytest
 
+from curation.analyse import Plan, analyse, probe_source
+from curation.clock import StepClock
 from curation.drawing import write_video
 from curation.errors import MediaError
+from curation.judge import judge
+from curation.recipe import Recipe, ShotSettings
+from curation.table import fold, read_table, write_part
+from curation.types import Source
 from curation.video.decode import read_frames
 from curation.video.probe import displayed_size, probe_video
 from curation.video.segments import divide_source
@@ -48,7 +54,12 @@ def times(path: Path) -> list[float]:
 
 def corner_colors(rgb: np.ndarray) -> dict[str, np.ndarray]:
     h, w = rgb.shape[0] // 8, rgb.shape[1] // 8
-    places = {"top left": rgb[:h, :w], "top right": rgb[:h, -w:], "bottom left": rgb[-h:, :w], "bottom right": rgb[-h:, -w:]}
+    places = {
+        "top left": rgb[:h, :w],
+        "top right": rgb[:h, -w:],
+        "bottom left": rgb[-h:, :w],
+        "bottom right": rgb[-h:, -w:],
+    }
     return {name: part.reshape(-1, 3).mean(0) for name, part in places.items()}
 
 
@@ -158,7 +169,9 @@ def test_turned_footage_is_shown_upright(tmp_path, turn):
     assert_upright(tmp_path / "a.mp4", (96, 64))
 
 
-@pytest.mark.parametrize(("aspect", "size"), [(Fraction(16, 11), (140, 64)), (Fraction(3, 4), (96, 85)), (Fraction(1), (96, 64))])
+@pytest.mark.parametrize(
+    ("aspect", "size"), [(Fraction(16, 11), (140, 64)), (Fraction(3, 4), (96, 85)), (Fraction(1), (96, 64))]
+)
 def test_pixels_are_made_square(tmp_path, aspect, size):
     assert_upright(draw(tmp_path / "a.mp4", 4, options=H264, sample_aspect=aspect), size)
 
@@ -339,6 +352,7 @@ def test_an_mp4_without_its_index_is_a_media_error(tmp_path):
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
 def test_flipped_bytes_end_the_reading_at_their_time(tmp_path, kind):
+    """Matroska is entered again at the next cluster: a second is lost without a word of FFmpeg's."""
     path = tmp_path / f"a.{kind}"
     write_video(path, noisy(60), 10, options={"preset": "ultrafast", "g": "10"})
     data = bytearray(path.read_bytes())
@@ -376,12 +390,46 @@ def test_real_broken_files(shared_videos):
     assert error is not None
 
 
+def test_no_shot_goes_on_across_a_lost_stretch(tmp_path):
+    """3 s to 6 s of the first of two segments are lost: what follows the border is another shot."""
+    path = tmp_path / "a.mp4"
+    write_video(path, noisy(120), 10, options={"preset": "ultrafast", "g": "10"})
+    data = bytearray(path.read_bytes())
+    for offset in range(len(data) // 4, len(data) // 4 + 3000):
+        data[offset] ^= 0x5A
+    path.write_bytes(bytes(data))
+    shots = ShotSettings(detector="stride", min_s=0.5, max_s=2, segment_s=6, settings={"every_s": 100.0})
+    plan, stat = Plan(Recipe(shots=shots), str(tmp_path / "out")), path.stat()
+    source = Source(str(tmp_path), path.name, stat.st_size, stat.st_mtime_ns)
+    tasks = probe_source(plan, source, lambda seconds: None)
+    rows = [row for task in tasks for row in analyse(plan, task, lambda seconds: None, StepClock())]
+    write_part(tmp_path / "out", (), [judge(row, {}) for row in rows])
+    fold(tmp_path / "out", (), {})
+    table = read_table(tmp_path / "out", ()).to_pylist()
+    assert [(r["status"], r["start_s"]) for r in table] == [
+        ("accepted", 0.0),
+        ("accepted", 1.5),
+        ("failed", 3.0),
+        ("accepted", 6.0),
+        ("accepted", 8.0),
+        ("accepted", 10.0),
+    ]
+    assert [r["shot_index"] for r in table] == [0, 0, None, 1, 1, 1]
+    assert [r["shot_end_s"] for r in table] == [3.0, 3.0, None, 12.0, 12.0, 12.0]
+
+
 # -- segments
 
 SHAPES = {
     "closed.mp4": ("libx264", {"preset": "ultrafast", "g": "12"}),
-    "open.mp4": ("libx264", {"preset": "medium", "g": "12", "bf": "3", "x264-params": "open-gop=1:keyint=12:scenecut=0"}),
-    "open.mkv": ("libx264", {"preset": "medium", "g": "12", "bf": "3", "x264-params": "open-gop=1:keyint=12:scenecut=0"}),
+    "open.mp4": (
+        "libx264",
+        {"preset": "medium", "g": "12", "bf": "3", "x264-params": "open-gop=1:keyint=12:scenecut=0"},
+    ),
+    "open.mkv": (
+        "libx264",
+        {"preset": "medium", "g": "12", "bf": "3", "x264-params": "open-gop=1:keyint=12:scenecut=0"},
+    ),
     "closed.mkv": ("libx264", {"preset": "fast", "g": "15"}),
     "hevc.mp4": ("libx265", {"preset": "ultrafast", "x265-params": "keyint=12:open-gop=1:bframes=3:log-level=none"}),
     "a.webm": ("libvpx-vp9", {"g": "12", "cpu-used": "8", "b": "300k"}),
@@ -397,6 +445,20 @@ def fingerprints(path: Path, facts, start=None, end=None) -> list[tuple[float, s
     frames = list(read_frames(path, facts, start, end))
     assert [f.index for f in frames] == list(range(len(frames)))
     return [(f.time_s, hashlib.sha256(f.gray(None).tobytes()).hexdigest()[:12]) for f in frames]
+
+
+@pytest.mark.parametrize("kind", ["ts", "mpg", "mkv", "mp4"])
+def test_any_time_can_be_entered_also_in_the_last_group_of_pictures(tmp_path, kind):
+    """As the second read of an accepted clip does."""
+    codec, bf = (
+        ("mpeg2video", {"g": "12", "bf": "2"}) if kind == "mpg" else ("libx264", {"preset": "medium", "g": "12"})
+    )
+    path = draw(tmp_path / f"a.{kind}", 60, 25, codec=codec, options=bf)
+    facts, _ = probe_video(path)
+    whole = fingerprints(path, facts)
+    for index in (5, 20, 36, 50, 55):
+        start = facts.zero_pts + round(whole[index][0] / facts.time_base)
+        assert fingerprints(path, facts, start, None) == whole[index:], index
 
 
 def assert_segments_make_the_whole(path: Path, border_sets: int = 4) -> None:

@@ -1,10 +1,14 @@
 """From shots to clips: spans of bounded length, nothing lost, look-ahead bounded."""
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from curation.shots.types import Boundary
+
+EPSILON_S = 1e-6
+"""Times are kept to the microsecond."""
 
 
 @dataclass(frozen=True)
@@ -12,8 +16,8 @@ class Piece:
     """A stretch of a shot that becomes one row: frames `[start, end)` of the segment.
 
     Attributes:
-        kind: `clip`; or `transition`, the frames between two shots, which belong to neither.
-        shot: index of the shot in its segment; transitions count too.
+        kind: `clip`; or `transition`, the frames in which one shot turns into the next.
+        shot: index of the shot in its segment; a transition bears that of the shot before it.
         shot_start_s: where the shot begins.
         shot_end_s: where it ends; null while a long shot is still going on.
     """
@@ -33,23 +37,24 @@ class Divider:
 
     A long shot is taken in pieces of `max_s`; the last two share the remainder evenly, so that no tail is
     lost. A piece is given as soon as more than twice `max_s` is known to follow within the shot, hence the
-    look-ahead is `2 * max_s` plus the detector's lag. `trim_s` is taken off both ends of a shot as far as at
-    least `min_s` remains.
+    look-ahead is `2 * max_s` plus the detector's lag and the trim. `trim_s` is taken off both ends of a
+    shot, rounded down to whole frames, as far as at least `min_s` remains.
     """
 
     def __init__(self, min_s: float, max_s: float, trim_s: float):
         """Start at the first frame of a segment; lengths in seconds."""
         self._min_s, self._max_s, self._trim_s = min_s, max_s, trim_s
-        self._times: list[float] = []  # of frames from self._base on
-        self._base = 0  # index of the first frame whose time is kept
+        self._times: list[float] = []  # of frames from self._next on
         self._next = 0  # first frame not yet given away
-        self._shot, self._shot_start = 0, 0
-        self._shot_start_s: float | None = None
+        self._shot = 0
+        self._shot_start_s: float | None = None  # null until the shot's first frame is looked at
+        self._whole = True  # nothing of the shot was given away yet
+        self._ended = False
 
     @property
     def open_from_s(self) -> float | None:
         """Time of the first frame not yet given away: nothing before it is needed any more."""
-        return self._times[self._next - self._base] if self._next - self._base < len(self._times) else None
+        return self._times[0] if self._times else None
 
     def push(self, time_s: float) -> None:
         """Take the time of the next frame."""
@@ -57,105 +62,115 @@ class Divider:
 
     def settle(self, until_s: float) -> Iterator[Piece]:
         """Give the pieces that are certain once no boundary before `until_s` can come."""
-        while self.open_from_s is not None:
-            start = self._begin_shot()
-            start_s = self._time(start)
-            first = start == self._shot_start
-            trimmed = self._at_or_after(start_s + self._trim_s) if first and self._trim_s else start
-            if until_s - self._time(trimmed) <= 2 * self._max_s:
+        while self._times and until_s - self._times[0] > 2 * self._max_s:
+            self._begin_shot()
+            skip = self._last_until(self._times[0] + self._trim_s) if self._whole else 0
+            may_trim_less = self._whole and until_s - self._times[0] < self._min_s + 2 * self._trim_s
+            if may_trim_less or until_s - self._trim_s - self._times[skip] <= 2 * self._max_s:
                 return
-            yield self._give(trimmed, self._longest(trimmed), None)
+            self._drop(skip)
+            yield self._give(longest(self._times, 0, self._max_s), None)
 
     def close(self, boundary: Boundary) -> Iterator[Piece]:
-        """End the shot at a boundary; give its last pieces, and the transition if it has frames."""
+        """End the shot at a boundary; give its last pieces, and the transition if it has frames.
+
+        The shots meet in the middle of a transition, though no clip holds any of its frames.
+        """
         start = max(boundary.start, self._next)
         end = max(boundary.end, start)
-        yield from self._finish_shot(start)
+        if end == self._next and self._whole:
+            return  # the very beginning of a shot is no end of it
+        at_the_end = self._ended and end - self._next == len(self._times) - 1
+        meet_s = self._times[(end if at_the_end else (start + end) // 2) - self._next]
+        yield from self._finish_shot(start, meet_s)
         if end > start:
             self._begin_shot()
-            yield self._give(start, end, self._time(end), "transition")
-            self._end_shot(end)
+            yield self._give(end - start, meet_s, "transition")
+        self._shot, self._shot_start_s, self._whole = self._shot + 1, meet_s, True
 
     def end(self, end_s: float) -> None:
         """Say that there are no more frames, and when the last one ends; boundaries may still follow."""
         self._times.append(end_s)
+        self._ended = True
 
     def finish(self) -> Iterator[Piece]:
         """Give the pieces of the last shot, after `end`."""
-        yield from self._finish_shot(self._base + len(self._times) - 1)
+        yield from self._finish_shot(self._next + len(self._times) - 1, self._times[-1])
 
-    def _begin_shot(self) -> int:
+    def _begin_shot(self) -> None:
         if self._shot_start_s is None:
-            self._shot_start_s = self._time(self._shot_start)
-        return self._next
+            self._shot_start_s = self._times[0]
 
-    def _finish_shot(self, end: int) -> Iterator[Piece]:
+    def _finish_shot(self, end: int, shot_end_s: float) -> Iterator[Piece]:
         """Give the rest of the shot, frames `[self._next, end)`."""
-        if end <= self._next:
+        count = end - self._next
+        if count <= 0:
             return
-        start, end_s = self._begin_shot(), self._time(end)
-        spare_s = max(0.0, end_s - self._time(start) - self._min_s)
-        sides = 2 if start == self._shot_start else 1
-        trim_s = min(self._trim_s, spare_s / sides)
-        if trim_s > 0:
-            if start == self._shot_start:
-                start = self._at_or_after(self._time(start) + trim_s - 1e-6)
-            last = self._at_or_before(end_s - trim_s + 1e-6, end)
-        else:
-            last = end
-        for cut in self._cuts(start, last):
-            yield self._give(start, cut, end_s)
-            start = cut
-        self._end_shot(end)
+        self._begin_shot()
+        length_s = self._times[count] - self._times[0]
+        trim_s = min(self._trim_s, max(0.0, length_s - self._min_s) / 2) if self._whole else self._trim_s
+        last = self._first_from(self._times[count] - trim_s)
+        skip = self._last_until(self._times[0] + trim_s) if self._whole else 0
+        left = count - last
+        self._drop(skip)
+        given = 0
+        for cut in cuts(self._times[: last - skip + 1], self._min_s, self._max_s):
+            yield self._give(cut - given, shot_end_s)
+            given = cut
+        self._drop(left)
 
-    def _cuts(self, start: int, end: int) -> Iterator[int]:
-        """Give where the pieces of `[start, end)` end."""
-        while True:
-            length_s = self._time(end) - self._time(start)
-            if length_s <= self._max_s + 1e-6:
-                yield end
-                return
-            if length_s <= 2 * self._max_s and length_s >= 2 * self._min_s:
-                middle_s = self._time(start) + length_s / 2
-                later = self._at_or_after(middle_s)
-                nearer = min((later - 1, later), key=lambda i: abs(self._time(i) - middle_s))
-                yield min(max(nearer, start + 1), end)
-                yield end
-                return
-            start = min(self._longest(start), end)
-            yield start
+    def _give(self, count: int, shot_end_s: float | None, kind: Literal["clip", "transition"] = "clip") -> Piece:
+        assert self._shot_start_s is not None and count > 0
+        start, start_s = self._next, self._times[0]
+        self._drop(count)
+        end_s = self._times[0]
+        return Piece(start, self._next, start_s, end_s, self._shot, self._shot_start_s, shot_end_s, kind)
 
-    def _give(self, start: int, end: int, shot_end_s: float | None, kind: str = "clip") -> Piece:
-        assert self._shot_start_s is not None
-        piece = Piece(start, end, self._time(start), self._time(end), self._shot, self._shot_start_s, shot_end_s, kind)  # type: ignore[arg-type]
-        self._next = end
-        drop = self._next - self._base
-        del self._times[:drop]
-        self._base = self._next
-        return piece
+    def _drop(self, count: int) -> None:
+        del self._times[:count]
+        self._next += count
+        self._whole = self._whole and count == 0
 
-    def _end_shot(self, end: int) -> None:
-        drop = end - self._base
-        del self._times[:drop]
-        self._base = self._next = self._shot_start = end
-        self._shot_start_s, self._shot = None, self._shot + 1
+    def _last_until(self, time_s: float) -> int:
+        """Give the last frame, counted from the first one kept, that begins no later."""
+        return max(0, bisect_right(self._times, time_s + EPSILON_S) - 1)
 
-    def _time(self, index: int) -> float:
-        return self._times[index - self._base]
+    def _first_from(self, time_s: float) -> int:
+        """Give the first frame, counted from the first one kept, that begins no earlier."""
+        return bisect_left(self._times, time_s - EPSILON_S)
 
-    def _longest(self, start: int) -> int:
-        """Give the end of the longest piece from `start` that is not longer than the maximum."""
-        return max(self._at_or_before(self._time(start) + self._max_s + 1e-6, None), start + 1)
 
-    def _at_or_after(self, time_s: float) -> int:
-        for i, t in enumerate(self._times):
-            if t >= time_s:
-                return self._base + i
-        return self._base + len(self._times) - 1
+def cuts(times: Sequence[float], min_s: float, max_s: float) -> Iterator[int]:
+    """Give where the pieces of a shot end: pieces of `max_s`, the last two of equal length.
 
-    def _at_or_before(self, time_s: float, end: int | None) -> int:
-        stop = len(self._times) if end is None else end - self._base + 1
-        for i in range(stop - 1, -1, -1):
-            if self._times[i] <= time_s:
-                return self._base + i
-        return self._base
+    Args:
+        times: of the shot's N frames, and when the last one ends: N + 1 rising values, seconds.
+        min_s: where halves would be shorter, a piece of `max_s` and a short rest are given.
+        max_s: longest piece; only a single frame may last longer.
+    """
+    start, end = 0, len(times) - 1
+    while start < end:
+        if times[end] - times[start] <= max_s + EPSILON_S or end - start == 1:
+            yield end
+            return
+        half = middle(times, start)
+        halves_s = (times[half] - times[start], times[end] - times[half])
+        if max(halves_s) <= max_s + EPSILON_S and min(halves_s) >= min_s - EPSILON_S:
+            yield half
+            yield end
+            return
+        start = longest(times, start, max_s)
+        yield start
+
+
+def longest(times: Sequence[float], start: int, max_s: float) -> int:
+    """Give the end of the longest piece from `start` that is no longer than `max_s`, or one frame."""
+    return max(bisect_right(times, times[start] + max_s + EPSILON_S) - 1, start + 1)
+
+
+def middle(times: Sequence[float], start: int) -> int:
+    """Give the frame that begins nearest to the middle between `start` and the end, inside."""
+    middle_s = (times[start] + times[-1]) / 2
+    later = bisect_left(times, middle_s, start)
+    nearest = later if times[later] - middle_s < middle_s - times[later - 1] else later - 1
+    return min(max(nearest, start + 1), len(times) - 2)
