@@ -3,21 +3,23 @@
 
 import argparse
 import dataclasses
+import glob
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from captioners import CAPTIONERS
 from captioners import PLANNED as PLANNED_CAPTIONERS
 from curation.errors import UserError
 from curation.export import FORMATS, export
-from curation.output import check_same_recipe, recipe_file
+from curation.output import check_same_recipe, known_sources, prepare_folder, recipe_file
 from curation.pipeline import Outcome, curate, need_table, select
 from curation.recipe import Recipe, Tables, load_recipe, render_recipe, what_differs
-from curation.runners import Runner, run_inline
+from curation.runners import InlineRunner, Runner
 from curation.sources import find_sources
 from curation.summary import funnel
-from curation.table import read_table
 from curation.types import Captioner
 from operators import OPERATORS, PLANNED
 
@@ -46,7 +48,7 @@ def run_curate(parsed: argparse.Namespace) -> int:
         raise UserError("curate needs at least one input: a file, folder, glob or list")
     out = Path(parsed.output)
     recipe, captioner = _recipe_for(out, parsed.config, overrides)
-    sources = find_sources(files, _known_roots(out, recipe))
+    sources = find_sources(files, known_sources(out, recipe))
     runner = _runner(parsed)
     outcome = curate(sources, out, recipe, captioner, runner, parsed.retry_failed)
     return _tell(out, recipe, outcome)
@@ -59,6 +61,7 @@ def run_demo(parsed: argparse.Namespace) -> int:
     out = Path(parsed.output)
     footage = out / "footage"
     if not (footage / ".complete").exists():
+        prepare_folder(out)
         print(f"drawing footage into {footage} …")
         footage.mkdir(parents=True, exist_ok=True)
         draw_demo(footage)
@@ -135,25 +138,14 @@ def _recipe_for(out: Path, config: str | None, overrides: list[str]) -> tuple[Re
     return asked, captioner
 
 
-def _known_roots(out: Path, recipe: Recipe) -> dict[str, str]:
-    if not (out / "clips").exists():
-        return {}
-    table = read_table(out, tuple(recipe.operators), ["source_path", "source_root"])
-    return dict(zip(table["source_path"].to_pylist(), table["source_root"].to_pylist(), strict=True))
-
-
 def _runner(parsed: argparse.Namespace) -> Runner:
     if parsed.runner == "inline":
         if parsed.ray_address:
             raise UserError("--ray-address has no meaning with --runner inline")
-        return run_inline
-    from curation.ray_runner import run_on_ray, start_ray
+        return InlineRunner()
+    from curation.ray_runner import RayRunner  # takes seconds to import
 
-    def on_ray(plan, steps, rows, display):  # type: ignore[no-untyped-def]
-        start_ray(parsed.ray_address)
-        return run_on_ray(plan, steps, rows, display)
-
-    return on_ray
+    return RayRunner(parsed.ray_address)
 
 
 def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
@@ -175,8 +167,8 @@ def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
 
 
 def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell inputs from `key=value`: a word with `=` that is no existing path is an override."""
-    overrides = [w for w in words if "=" in w and not Path(w).exists() and not w.startswith(("/", "."))]
+    """Tell inputs from `key=value`: a word with `=` that names no file is an override."""
+    overrides = [w for w in words if re.match(r"[A-Za-z_][\w.]*=", w) and not Path(w).exists() and not glob.glob(w)]
     return [w for w in words if w not in overrides], overrides
 
 
@@ -193,8 +185,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2 with the message."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run_pipeline.py", description=__doc__)
+    parser = _OneLineParser(prog="run_pipeline.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="draw footage with known truth and curate it")

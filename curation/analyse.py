@@ -5,7 +5,7 @@ import hashlib
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from curation.files import atomic_write
 from curation.judge import rules_of, still_standing
 from curation.recipe import Recipe
 from curation.samples import SampleStore, encode_samples
-from curation.schema import blank_row, work_schema
+from curation.schema import GOES_ON, blank_row, work_schema
 from curation.shots.divide import Divider, Piece
 from curation.shots.types import CoarseFrame
 from curation.sources import looks_like_image
-from curation.types import ClipInput, Frames, Operator, Row, Sampling, Segment, Source, SourceFacts, Span
+from curation.types import Beat, ClipInput, Frames, Operator, Row, Sampling, Segment, Source, SourceFacts, Span
 from curation.video.decode import Clock, FrameReader, read_frames
 from curation.video.frame import DecodedFrame, RgbFrame
 from curation.video.image import image_facts, read_image
@@ -59,10 +59,6 @@ class Task:
     segment: Segment
 
 
-Beat = Callable[[float], None]
-"""Called with the seconds of footage dealt with since the last call: a sign of life."""
-
-
 def probe_source(plan: Plan, source: Source, beat: Beat) -> list[Task]:
     """Hash a source, read its facts and divide it into segments.
 
@@ -74,7 +70,7 @@ def probe_source(plan: Plan, source: Source, beat: Beat) -> list[Task]:
     if looks_like_image(source.file):
         facts = image_facts(source.file, read_image(source.file, plan.recipe.limits.max_pixels))
         return [Task(source, source_id, facts, whole)]
-    facts, scan = probe_video(source.file)
+    facts, scan = probe_video(source.file, beat)
     if facts.coded_width_px * facts.coded_height_px > plan.recipe.limits.max_pixels:
         raise MediaError(f"{facts.coded_width_px}x{facts.coded_height_px} is above limits.max_pixels")
     return [Task(source, source_id, facts, s) for s in divide_source(facts, scan, plan.recipe.shots.segment_s)]
@@ -203,12 +199,14 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
     border_s = times.seconds(segment.end_pts) if segment.end_pts is not None else None
     read_to = times.pts(border_s + OVERRUN_S) if border_s is not None else None
     scorer = _ClipScorer(plan, task, clock)
-    store = SampleStore(scorer.samplings, start_s)
+    previous_s = times.seconds(segment.previous_pts) if segment.previous_pts is not None else None
+    store = SampleStore(scorer.samplings, previous_s)
     divider = Divider(shots.min_s, shots.max_s, shots.trim_s)
     settings = plan.recipe.detector
     detector, lag_s = settings.start(task.facts.fps or 25.0), settings.lag_s
     coarse_held: deque[CoarseFrame] = deque()
-    count, end_s, error, goes_on = 0, start_s, None, border_s is not None
+    count, end_s, error = 0, start_s, None
+    border = GOES_ON if border_s is not None else 0
 
     def row_of(piece: Piece) -> Row:
         span = Span(piece.start_s, piece.end_s, piece.start, piece.end - piece.start)
@@ -230,7 +228,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
             coarse_held.popleft()
         return row
 
-    frames = clock.each("decode", reader_of(plan)(task.source.file, task.facts, segment.start_pts, read_to))
+    frames = clock.each("decode", reader_of(plan)(task.source.file, task.facts, segment.start_pts, read_to, beat))
     boundaries = []
     try:
         for frame in frames:
@@ -252,18 +250,19 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
                     yield row_of(piece)
             for piece in divider.settle(frame.time_s - lag_s):
                 yield row_of(piece)
-            count, end_s = count + 1, frame.time_s + frame.duration_s
+            count, end_s = count + 1, round(frame.time_s + frame.duration_s, 6)
             beat(frame.duration_s)
     except MediaError as caught:
-        error = caught
+        error, border = caught, 0
     if border_s is not None and error is None:
         end_s = border_s
     with clock.step("shots"):
         boundaries += detector.finish()
     divider.end(end_s)
     for boundary in boundaries:
+        if boundary.start <= count <= boundary.end:
+            border = max(0, boundary.end - count) if border_s is not None else 0
         if boundary.start >= count:
-            goes_on = goes_on and boundary.start > count
             continue
         for piece in divider.close(dataclasses.replace(boundary, end=min(boundary.end, count))):
             yield row_of(piece)
@@ -273,9 +272,9 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
         error = MediaError("no frame could be decoded", start_s)
     if error is not None:
         if error.time_s is None:
-            error = MediaError(str(error), end_s if count else None)
+            error = MediaError(str(error), round(end_s, 6) if count else None)
         yield failed_row(plan, task.source, "analyse", error, task)
-    return {"_segment_frames": count, "_segment_end_s": end_s if count else None, "_border": int(goes_on)}
+    return {"_segment_frames": count, "_segment_end_s": end_s if count else None, "_border": border}
 
 
 def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None, Row]:
@@ -288,7 +287,7 @@ def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None
     span = Span(0.0, 1.0, 0, 1)  # a span of one frame, so that samplings apply to images as they stand
     scorer = _ClipScorer(plan, task, clock)
     frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, 1.0)
-    store = SampleStore(scorer.samplings, 0.0)
+    store = SampleStore(scorer.samplings)
     store.offer(frame, frame.coarse().luma)
     fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1}
     yield scorer.row(span, store, fixed, None)
@@ -307,12 +306,13 @@ def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
         frames: Iterator[DecodedFrame] = iter([RgbFrame(read_image(task.source.file, 1 << 40), 0, 0.0, 1.0)])
     else:
         span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
-        # A second earlier, so that the grid stands as it stood when the clip was first seen.
-        begin_s = max(0.0, span.start_s - 1.0)
+        # A step of the grid earlier, so that it stands as it stood when the clip was first seen.
+        steps_s = [1 / s.rate_fps for s in samplings.values() if s.rate_fps]
+        begin_s = max(0.0, span.start_s - max([1.0, *steps_s]))
         times = Clock.of(task.facts)
         start_pts = times.pts(begin_s) if begin_s > 0 else None
-        frames = reader_of(plan)(task.source.file, task.facts, start_pts, times.pts(span.end_s))
-    store = SampleStore(samplings.values(), begin_s)
+        frames = reader_of(plan)(task.source.file, task.facts, start_pts, times.pts(span.end_s), beat)
+    store = SampleStore(samplings.values(), begin_s or None)
     for frame in frames:
         store.offer(frame, frame.coarse().luma)
         beat(0.0)

@@ -40,8 +40,6 @@ def serve(connection: Connection) -> None:
         except EOFError:
             return
         try:
-            with clock.step("other"):
-                pass
             for item in tasks[name](*arguments):
                 beat.flush()
                 connection.send(("item", item))
@@ -49,7 +47,10 @@ def serve(connection: Connection) -> None:
             connection.send(("done", clock.take()))
         except MediaError as error:
             connection.send(("media", str(error), error.time_s, clock.take()))
-        except MemoryError:
+        except (MemoryError, cv2.error) as error:
+            if isinstance(error, cv2.error) and "memory" not in str(error):
+                connection.send(("bug", traceback.format_exc(), clock.take()))
+                continue
             limit = plan.recipe.limits.memory_gb
             connection.send(("media", f"needs more than the {limit:g} GB of limits.memory_gb", None, clock.take()))
         except (BrokenPipeError, ConnectionResetError):

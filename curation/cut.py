@@ -1,12 +1,13 @@
 """Accepted clips become files, from the same second read as the captioner's frames. Runs in the media child."""
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from curation.analyse import Beat, Plan, Task, reader_of
+from curation.analyse import Plan, Task, reader_of
 from curation.errors import MediaError
 from curation.samples import SampleStore, encode_samples
-from curation.types import Row, Sampling, Span
+from curation.types import Beat, Row, Sampling, Span
 from curation.video.decode import Clock
 from curation.video.write import Box, Written, copy_streams, transcode, write_image
 
@@ -61,7 +62,7 @@ def _write(plan: Plan, row: Row, task: Task, to: Path, beat: Beat) -> Written:
         return write_image(file, task.facts, cut, box, plan.recipe.limits.max_pixels, to)
     span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
     if cut.mode == "copy":
-        return copy_streams(file, task.facts, span, to)
+        return copy_streams(file, task.facts, span, to, beat)
     return transcode(file, task.facts, span, cut, box, to, beat)
 
 
@@ -81,9 +82,9 @@ def _caption_frames(plan: Plan, row: Row, task: Task, sampling: Sampling, beat: 
     else:
         span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
         times = Clock.of(task.facts)
-        frames = reader_of(plan)(task.source.file, task.facts, times.pts(span.start_s), times.pts(span.end_s))  # type: ignore[assignment]
-    store = SampleStore([sampling], span.start_s)
-    for frame in frames:
+        frames = reader_of(plan)(task.source.file, task.facts, times.pts(span.start_s), times.pts(span.end_s), beat)  # type: ignore[assignment]
+    store = SampleStore([sampling], None if span.start_s == 0 else span.start_s - 1e-3)
+    for frame in islice(frames, span.num_frames):
         store.offer(frame, frame.coarse().luma)
         beat(0.0)
     taken = store.take(sampling, span)

@@ -89,6 +89,7 @@ def export(
     absolute: bool = False,
     shard_rows: int = SHARD_ROWS,
     shard_bytes: int = SHARD_BYTES,
+    refuse_without_files: bool = True,
 ) -> ExportResult:
     """Write one trainer's format from the table of an output folder.
 
@@ -98,6 +99,7 @@ def export(
             (`train/metadata.jsonl`) or `webdataset` (`webdataset/shard-000000.tar` and on).
         absolute: name files by absolute path; `internal` and `webvid` only.
         shard_rows: most clips in one tar of `webdataset`.
+        refuse_without_files: raise when no accepted row has a file; else write an empty list.
         shard_bytes: most bytes of clip files in one tar; a single larger clip has its own tar.
 
     Raises:
@@ -112,7 +114,7 @@ def export(
         raise UserError("export: a shard needs room for at least one row and one byte")
     table = open_table(out)
     tally = Tally()
-    records = complete_records(table, out, tally)
+    records = complete_records(table, out, tally, refuse_without_files)
     if format == "webdataset":
         return write_webdataset(out, records, tally, shard_rows, shard_bytes)
     if format == "internal":
@@ -144,13 +146,13 @@ def open_table(out: Path) -> ds.Dataset:
     return table
 
 
-def complete_records(table: ds.Dataset, out: Path, tally: Tally) -> Iterator[Record]:
+def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = True) -> Iterator[Record]:
     """Give a record for every accepted row with a file and a caption, in the table's order.
 
     The clip's file is under `file_path`, relative to `out`, as in the table.
 
     Raises:
-        UserError: after the last row, when there are accepted rows of which none has a file.
+        UserError: after the last row, when there are accepted rows of which none has a file and `refuse` is set.
     """
     batches = table.to_batches(
         columns=list(RECORD.values()),
@@ -169,7 +171,7 @@ def complete_records(table: ds.Dataset, out: Path, tally: Tally) -> Iterator[Rec
                 tally.without_caption += 1
             else:
                 yield {name: row[column] for name, column in RECORD.items()}
-    if tally.accepted and tally.without_file == tally.accepted:
+    if refuse and tally.accepted and tally.without_file == tally.accepted:
         raise UserError(
             f"{out}: none of its {tally.accepted} accepted clips has a file, as with `cut: none`; "
             "set another cut in the recipe and run `curate` again, or train from the table itself, "

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from curation.analyse import Beat, Plan
+from curation.analyse import Plan
 from curation.errors import MediaError
+from curation.types import Beat
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
@@ -67,7 +69,9 @@ class MediaProcess:
                 if attempt == limits.tries:
                     tries = f" ({limits.tries} tries)" if limits.tries > 1 else ""
                     raise MediaError(f"{died}{tries}") from None
-            except GeneratorExit:
+            except (MediaError, InternalError):
+                raise
+            except BaseException:  # the caller gave up midway: the rest of the answer must not reach the next
                 self.close()
                 raise
 
@@ -84,28 +88,36 @@ class MediaProcess:
     def _once(self, on_beat: Beat, name: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
         connection = self._connection or self._start()
         silence_s = self._plan.recipe.limits.silence_s
-        try:
-            connection.send((name, arguments))
-            while True:
-                if not connection.poll(silence_s):
-                    raise _Died(f"the decoder gave no sign of life for {silence_s:g} s")
-                kind, *values = connection.recv()
-                if kind == "beat":
-                    on_beat(values[0])
-                elif kind == "item":
-                    yield values[0]
-                else:
-                    break
-        except (EOFError, ConnectionResetError, BrokenPipeError):
-            raise _Died(self._cause_of_death()) from None
+        self._guarded(lambda: connection.send((name, arguments)), silence_s)
+        while True:
+            kind, *values = self._guarded(connection.recv, silence_s)
+            if kind == "beat":
+                on_beat(values[0])
+            elif kind == "item":
+                yield values[0]
+            else:
+                break
         self._count(values[-1])
         if kind == "media":
             raise MediaError(values[0], values[1])
         if kind == "bug":
             raise InternalError(values[0])
 
+    def _guarded(self, exchange: Callable[[], Any], silence_s: float) -> Any:
+        """Send or receive; the socket itself gives up after `limits.silence_s`, also within a message."""
+        try:
+            return exchange()
+        except BlockingIOError:
+            raise _Died(f"the decoder gave no sign of life for {silence_s:g} s") from None
+        except (EOFError, OSError):
+            raise _Died(self._cause_of_death()) from None
+
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
+        whole, fraction = divmod(self._plan.recipe.limits.silence_s, 1)
+        patience = struct.pack("ll", int(whole), int(fraction * 1e6))  # a timeval
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, patience)
         home = str(Path(__file__).resolve().parents[1])
         environment = os.environ | ONE_THREAD
         environment["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])

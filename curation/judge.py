@@ -25,7 +25,7 @@ def verdict(row: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
         if row["type"] not in BY_NAME[column].media:
             continue
         value = row.get(column)
-        if value is None:
+        if value is None or value != value:  # not a number is no measurement
             missing.append(f"{column}:missing")
         elif rule.min is not None and value < rule.min - _slack(rule.min):
             reasons.append(f"{column}:low")
@@ -44,6 +44,12 @@ def judge(row: Row, rules: Mapping[str, Rule]) -> Row:
     return {**row, "status": "rejected" if reasons else "accepted", "reasons": reasons}
 
 
+def blank_captions(table: pa.Table) -> pa.Table:
+    """Give the table as if no caption had been checked yet."""
+    place = table.schema.get_field_index("caption_status")
+    return table.set_column(place, "caption_status", pa.nulls(len(table), pa.string()))
+
+
 def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
     """Judge a whole table at once; every row as `judge` would."""
     count = len(table)
@@ -58,7 +64,7 @@ def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
             if mark is not None:
                 names.append(f"{column}:{word}")
                 marks.append(pc.and_(applies, pc.fill_null(mark, False)))
-        missing.append((f"{column}:missing", pc.and_(applies, pc.is_null(values))))
+        missing.append((f"{column}:missing", pc.and_(applies, pc.is_null(values, nan_is_null=True))))
     names += [name for name, _ in missing]
     marks += [mark for _, mark in missing]
     grid = np.stack([_flags(mark, count) for mark in marks], axis=1)

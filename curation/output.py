@@ -1,6 +1,6 @@
 """An output folder: whose recipe it follows, and what in it is unfinished."""
 
-import json
+import fcntl
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.cut import FOLDER
 from curation.errors import UserError
-from curation.files import atomic_write
-from curation.judge import judge_table, rules_of, still_standing
+from curation.files import atomic_write, recover_swap, remove_leftovers
+from curation.judge import blank_captions, judge_table, rules_of, still_standing
 from curation.recipe import Recipe, render_recipe, what_differs
 from curation.retire import retire, settle_files
-from curation.schema import BY_NAME
-from curation.table import Unfinished, clips_folder, read_table, rules_text, write_table, written_rules
+from curation.schema import BY_NAME, FINISH_COLUMNS
+from curation.table import (
+    Unfinished,
+    clips_folder,
+    parts_folder,
+    read_table,
+    rules_text,
+    write_table,
+    written_rules,
+)
 from curation.types import Captioner, Row, Source
 
 RECIPE = "recipe.yaml"
@@ -37,6 +45,14 @@ class Work:
 def recipe_file(out: Path) -> Path:
     """Give where an output keeps its recipe."""
     return out / RECIPE
+
+
+def known_sources(out: Path, recipe: Recipe) -> list[Source]:
+    """Give the sources that an output's table names."""
+    columns = ["source_root", "source_path", "source_size_bytes", "source_mtime_ns"]
+    table = read_table(out, tuple(recipe.operators), columns)
+    distinct = table.group_by(columns).aggregate([]).select(columns)
+    return [Source(*values) for values in zip(*(distinct[c].to_pylist() for c in columns), strict=True)]
 
 
 def check_same_recipe(out: Path, asked: Recipe, kept: Recipe) -> None:
@@ -72,32 +88,29 @@ def prepare_folder(out: Path) -> None:
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold an output, so that no second run works on it.
+    """Hold an output, so that no second run works on it, and repair what a killed run left.
+
+    The system frees the lock of a run that has died.
 
     Raises:
         UserError: another run holds it.
     """
-    lock = out / ".lock"
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    while True:
+    with (out / ".lock").open("a+", encoding="utf-8") as lock:
         try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            try:
-                owner = json.loads(lock.read_text())
-            except (OSError, ValueError):
-                owner = {}
-            if _is_alive(owner):
-                who = f"process {owner.get('pid')} on {owner.get('host')}"
-                raise UserError(f"{out} is in use by {who}; wait for it, or delete {lock} if it is gone") from None
-            lock.unlink(missing_ok=True)
-    try:
-        os.write(descriptor, json.dumps(mine).encode())
-        os.close(descriptor)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            raise UserError(f"{out} is in use by {owner}; wait for it to end, or stop it") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        for folder in (clips_folder(out), parts_folder(out)):
+            recover_swap(folder)
+        for folder in (out, parts_folder(out), out / FOLDER, *(out / "previews").glob("??")):
+            if folder.is_dir():
+                remove_leftovers(folder, older_than_s=0.0)
         yield
-    finally:
-        lock.unlink(missing_ok=True)
 
 
 def write_recipe(out: Path, recipe: Recipe) -> None:
@@ -109,21 +122,33 @@ def write_recipe(out: Path, recipe: Recipe) -> None:
 
 
 def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
-    """Judge the whole table by the recipe's rules, and set captions and files accordingly. Decodes nothing.
+    """Judge the whole table by the recipe's rules, and let it hold just what a fresh run would. Decodes nothing.
 
     Returns:
         The judged table, as it was written.
     """
     rules = rules_of(recipe)
     table = judge_table(read_table(out, recipe.operators), rules)
-    by_rules = pc.and_(
-        pc.equal(table["status"], "rejected"),
-        pc.invert(pc.fill_null(pc.starts_with(pc.list_element(_padded(table["reasons"]), 0), "caption:"), False)),
-    )
-    table = judge_table(retire(out, table, by_rules), rules)
-    write_table(out, table, rules)
+    table = judge_table(retire(out, table, _without_place(table, recipe)), rules)
+    write_table(out, table, rules_text(rules))
     settle_files(out, table)
     return table
+
+
+def _without_place(table: pa.Table, recipe: Recipe) -> dict[str, pa.ChunkedArray]:
+    """Tell by column which rows a fresh run would not have filled: scores after a rejection, captions, files."""
+    rules = rules_of(recipe)
+    masks: dict[str, pa.ChunkedArray] = {}
+    later = [op for pool in recipe.pools.values() for op in pool.values()]
+    for pool in recipe.pools.values():
+        pending = {c for op in later for c in op.writes}
+        early = judge_table(blank_captions(table), {c: r for c, r in rules.items() if c not in pending})
+        rejected = pc.equal(early["status"], "rejected")
+        if not recipe.score_rejected:
+            masks |= {column: rejected for op in pool.values() for column in op.writes}
+        later = [op for op in later if op not in pool.values()]
+    by_rules = pc.equal(judge_table(blank_captions(table), rules)["status"], "rejected")
+    return masks | dict.fromkeys(FINISH_COLUMNS, by_rules)
 
 
 def follow_rules(out: Path, recipe: Recipe) -> None:
@@ -166,6 +191,8 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
     bare = pc.is_null(table["caption"])
     if recipe.cut.mode != "none":
         bare = pc.or_(bare, pc.is_null(table["clip_path"]))
+        there = pa.array(sorted(f"{FOLDER}/{name}" for name in _names(out / FOLDER)), pa.string())
+        bare = pc.or_(bare, pc.invert(pc.is_in(table["clip_path"], there)))
     wanted = pc.and_(accepted, bare)
     ids = set(table.filter(wanted)["clip_id"].to_pylist())
     unscored = pc.and_(pc.equal(table["status"], "rejected"), _any_null(table, pooled))
@@ -176,7 +203,15 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
     if not ids:
         return []
     full = read_table(out, recipe.operators)
-    return full.filter(pc.is_in(full["clip_id"], pa.array(sorted(ids)))).to_pylist()  # type: ignore[no-any-return]
+    rows = full.filter(pc.is_in(full["clip_id"], pa.array(sorted(ids)))).to_pylist()
+    lost = [r for r in rows if r["clip_path"] is not None and not (out / r["clip_path"]).exists()]
+    for row in lost:
+        row["clip_path"] = None
+    return rows  # type: ignore[no-any-return]
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
 
 
 def _any_null(table: pa.Table, columns: dict[str, frozenset[str]]) -> pa.ChunkedArray:
@@ -184,18 +219,3 @@ def _any_null(table: pa.Table, columns: dict[str, frozenset[str]]) -> pa.Chunked
     for column in columns:
         mark = pc.or_(mark, pc.is_null(table[column]))
     return mark
-
-
-def _padded(reasons: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give lists of exactly one element, the first reason or null."""
-    return pc.list_slice(reasons, 0, 1, return_fixed_size_list=True)
-
-
-def _is_alive(owner: dict[str, object]) -> bool:
-    if owner.get("host") != socket.gethostname():
-        return bool(owner)  # another machine's run: only a person can tell
-    try:
-        process = psutil.Process(int(str(owner.get("pid"))))
-        return abs(process.create_time() - float(str(owner.get("started")))) < 1.0
-    except (psutil.NoSuchProcess, ValueError):
-        return False

@@ -15,7 +15,6 @@ from curation.analyse import Plan
 from curation.errors import UserError
 from curation.export import export
 from curation.files import atomic_write
-from curation.judge import rules_of
 from curation.output import apply_rules, follow_rules, held, plan_work, prepare_folder, write_recipe
 from curation.progress import Display, Tally
 from curation.recipe import Recipe, recipe_values
@@ -23,7 +22,7 @@ from curation.retire import settle_files
 from curation.runners import Runner
 from curation.steps import source_row, steps_of, unfinished_row
 from curation.summary import Summary, summarise
-from curation.table import fold, read_table
+from curation.table import drop_parts, fold, read_table
 from curation.types import Captioner, Source
 
 PACKAGES = ("ray", "av", "scenedetect-headless", "opencv-python-headless", "rapidocr", "numpy", "pyarrow")
@@ -49,25 +48,28 @@ def curate(
         UserError: the output cannot be written, is in use, or the run cannot fit the machine.
     """
     begin = time.monotonic()
-    writers, rules = tuple(recipe.operators), rules_of(recipe)
+    writers = tuple(recipe.operators)
+    plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
+    steps = steps_of(plan, captioner)
+    runner.prepare(plan, steps)
     prepare_folder(out)
     with held(out):
         write_recipe(out, recipe)
-        left = fold(out, writers, rules)
+        left = fold(out, writers)
         follow_rules(out, recipe)
         work = plan_work(out, recipe, captioner, sources, left, retry_failed)
-        plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
-        steps = steps_of(plan, captioner)
+        drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
         rows = [unfinished_row(plan, row) for row in work.clips]
         rows += [source_row(plan, source, done) for source, done in work.sources]
         tally = Tally()
         if rows:
             total = sum(source.size_bytes for source, _ in work.sources)
-            tally = runner(plan, steps, rows, Display([step.name for step in steps], total))
-            left = fold(out, writers, rules)
+            tally = runner.run(plan, steps, rows, Display([step.name for step in steps], total))
+            fold(out, writers)
+            follow_rules(out, recipe)
         settle_files(out, read_table(out, writers, ["clip_path"]))
         if recipe.cut.mode != "none":
-            export(out, "internal")
+            export(out, "internal", refuse_without_files=False)
         outcome = Outcome(summarise(out, writers), tally, time.monotonic() - begin, len(work.sources), len(work.clips))
         if rows:
             _write_run(out, recipe, outcome)
@@ -82,11 +84,11 @@ def select(out: Path, recipe: Recipe) -> Summary:
     """
     prepare_folder(out)
     with held(out):
-        fold(out, tuple(recipe.operators), rules_of(recipe))
+        fold(out, tuple(recipe.operators))
         write_recipe(out, recipe)
         apply_rules(out, recipe)
         if recipe.cut.mode != "none":
-            export(out, "internal")
+            export(out, "internal", refuse_without_files=False)
     return summarise(out, tuple(recipe.operators))
 
 

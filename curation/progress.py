@@ -63,7 +63,7 @@ class Display:
 
 def progress_line(steps: list[str], tally: Tally, total_bytes: int, elapsed_s: float) -> str:
     """Give one line: share done, each step's clips and footage, rate and time left."""
-    share = min(1.0, tally.bytes_done / total_bytes) if total_bytes else 0.0
+    share = min(1.0, tally.bytes_done / total_bytes) if total_bytes else 1.0
     parts = [f"{share:4.0%}"]
     for step in steps:
         seconds = tally.video_s[step]

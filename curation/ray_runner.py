@@ -6,6 +6,7 @@ is waiting; steps that hold models are actor pools of fixed size that book a sma
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,7 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
     home = Path(__file__).resolve().parents[1]
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
+        _expect_answer(address)
         modules = [str(home / name) for name in ("curation", "operators", "captioners")]
         options |= {"address": address, "runtime_env": {"py_modules": modules}}
     else:
@@ -98,6 +100,22 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
             raise
         words = str(error).splitlines()[0]
         raise UserError(f"--ray-address {address}: no cluster answers ({words}); leave it out to run here") from None
+
+
+@dataclass(frozen=True)
+class RayRunner:
+    """Does the steps on Ray: at an address, or within this process."""
+
+    address: str | None = None
+
+    def prepare(self, plan: Plan, steps: list[Step]) -> None:
+        """Start or join Ray, and see that the steps fit."""
+        start_ray(self.address)
+        book_workers(plan, steps, ray.cluster_resources().get("CPU", 0.0))
+
+    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+        """Run the steps as one graph."""
+        return run_on_ray(plan, steps, rows, display)
 
 
 def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
@@ -136,6 +154,18 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     final: Tally = ray.get(tally.read.remote())
     display.show(final, final=True)
     return final
+
+
+def _expect_answer(address: str) -> None:
+    """Knock at a `host:port` first: Ray itself would try for a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        words = error.strerror or "no answer"
+        raise UserError(f"--ray-address {address}: no cluster answers ({words}); leave it out to run here") from None
 
 
 def _blocks(table: pa.Table) -> list[pa.Table]:

@@ -191,23 +191,27 @@ def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
         for name, settings in named.items()
         if settings is not False
     }
-    rules = {str(k): v for k, v in (raw.get("rules") or {}).items() if v is not False}
-    recipe = build(Recipe, {**raw, "rules": rules}, "recipe")
-    recipe = dataclasses.replace(recipe, operators=operators)
+    rules = raw.get("rules") or {}
+    if not isinstance(rules, Mapping):
+        raise UserError(f"rules: expected columns with min and max, got {rules!r}")
+    recipe = build(Recipe, {**raw, "rules": {str(k): v for k, v in rules.items() if v is not False}}, "recipe")
     if recipe.shots.detector not in DETECTORS:
-        raise UserError(
-            f"shots.detector: unknown '{recipe.shots.detector}'{nearest(recipe.shots.detector, list(DETECTORS))}"
-        )
-    build(DETECTORS[recipe.shots.detector], recipe.shots.settings, "shots.settings")
-    _check_rules(recipe)
+        known = nearest(recipe.shots.detector, list(DETECTORS))
+        raise UserError(f"shots.detector: unknown '{recipe.shots.detector}'{known}")
     name = recipe.caption.captioner
     if name in tables.planned:
-        raise UserError(
-            f"caption.captioner: '{name}' is not available in this version (there is: {_list(tables.captioners)})"
-        )
+        there = ", ".join(sorted(tables.captioners))
+        raise UserError(f"caption.captioner: '{name}' is not available in this version (there is: {there})")
     if name not in tables.captioners:
         raise UserError(f"caption.captioner: unknown '{name}'{nearest(name, list(tables.captioners))}")
-    return recipe, build(tables.captioners[name], recipe.caption.settings, "caption.settings")
+    # Settings are kept with every default spelled out: an output follows them though defaults change.
+    detector = build(DETECTORS[recipe.shots.detector], recipe.shots.settings, "shots.settings")
+    captioner = build(tables.captioners[name], recipe.caption.settings, "caption.settings")
+    shots = dataclasses.replace(recipe.shots, settings=plain(detector))
+    caption = dataclasses.replace(recipe.caption, settings=plain(captioner))
+    recipe = dataclasses.replace(recipe, operators=operators, shots=shots, caption=caption)
+    _check_rules(recipe)
+    return recipe, captioner
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:

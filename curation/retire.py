@@ -1,49 +1,46 @@
-"""What was made for clips that a change of rules rejects is set aside, so that changing back costs nothing.
+"""What was made for clips that changed rules reject is set aside, so that changing back costs nothing.
 
-OUT/_retired/rows.parquet     captions and file facts by clip
+OUT/_retired/rows.parquet     captions, file facts and later scores by clip
 OUT/_retired/<clip_id>.mp4    their files
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.cut import FOLDER
 from curation.files import atomic_path
-from curation.schema import FINISH_COLUMNS, table_schema
-
-KEPT = ("clip_id", *FINISH_COLUMNS)
 
 
-def retire(out: Path, table: pa.Table, rejected_by_rules: pa.Array) -> pa.Table:
-    """Take captions and files off rows that rules reject, and give them back to rows that rules accept again.
+def retire(out: Path, table: pa.Table, without_place: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+    """Take off values that have no place in a row any more, and give them back to rows where they have again.
 
     Args:
         out: output folder.
         table: the judged table.
-        rejected_by_rules: bool (N,), rows whose captions and files have no place in the table.
+        without_place: by column, bool (N,): the rows in which its value has no place.
 
     Returns:
-        The table with `FINISH_COLUMNS` set accordingly; `settle_files` then moves the files.
+        The table so changed; `settle_files` then moves the files.
     """
-    store = _read(out)
-    made = pc.or_(pc.is_valid(table["caption_status"]), pc.is_valid(table["clip_path"]))
-    leaving = table.filter(pc.and_(made, rejected_by_rules)).select(KEPT)
-    bare = pc.and_(pc.invert(made), pc.invert(rejected_by_rules))
-    coming = store.filter(pc.is_in(store["clip_id"], table.filter(bare)["clip_id"].combine_chunks()))
-    if len(leaving):
-        stays = pc.invert(pc.is_in(store["clip_id"], leaving["clip_id"].combine_chunks()))
-        _write(out, pa.concat_tables([store.filter(stays), leaving.combine_chunks()]))
-    where = pc.index_in(table["clip_id"], coming["clip_id"].combine_chunks())
-    for name in FINISH_COLUMNS:
-        values = pc.if_else(pc.fill_null(rejected_by_rules, False), pa.scalar(None, table[name].type), table[name])
-        if len(coming):
-            restored = coming[name].combine_chunks().take(where.combine_chunks())
-            values = pc.if_else(pc.is_valid(where), restored, values)
+    store = _read(out, table.schema, without_place)
+    where = pc.index_in(table["clip_id"], store["clip_id"].combine_chunks()).combine_chunks()
+    kept: dict[str, pa.Array] = {"clip_id": table["clip_id"].combine_chunks()}
+    any_kept = pa.array(np.zeros(len(table), bool))
+    for name, mask in without_place.items():
+        now = table[name].combine_chunks()
+        earlier = store[name].combine_chunks().take(where)
+        gone, nothing = mask.combine_chunks(), pa.nulls(len(table), now.type)
+        kept[name] = pc.if_else(pc.and_(gone, pc.is_valid(now)), now, earlier)
+        any_kept = pc.or_(any_kept, pc.is_valid(kept[name]))
+        values = pc.if_else(gone, nothing, pc.if_else(pc.is_valid(now), now, earlier))
         table = table.set_column(table.schema.get_field_index(name), name, values)
+    _write(out, pa.table(kept).filter(any_kept))
     return table
 
 
@@ -71,14 +68,15 @@ def _is_clip(name: str) -> bool:
     return len(stem) == 36 and suffix in ("mp4", "jpg")
 
 
-def _read(out: Path) -> pa.Table:
+def _read(out: Path, schema: pa.Schema, columns: Iterable[str]) -> pa.Table:
     file = out / "_retired" / "rows.parquet"
-    full = table_schema(())
-    schema = pa.schema([full.field(name) for name in KEPT])
-    return pq.read_table(file).cast(schema) if file.exists() else schema.empty_table()
+    wanted = pa.schema([schema.field(name) for name in ("clip_id", *columns)])
+    return pq.read_table(file).select(wanted.names).cast(wanted) if file.exists() else wanted.empty_table()
 
 
 def _write(out: Path, rows: pa.Table) -> None:
-    (out / "_retired").mkdir(exist_ok=True)
-    with atomic_path(out / "_retired" / "rows.parquet") as temporary:
-        pq.write_table(rows, temporary, compression="zstd")
+    file = out / "_retired" / "rows.parquet"
+    if len(rows) or file.exists():
+        file.parent.mkdir(exist_ok=True)
+        with atomic_path(file) as temporary:
+            pq.write_table(rows, temporary, compression="zstd")

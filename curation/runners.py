@@ -14,13 +14,28 @@ from curation.types import Row
 class Runner(Protocol):
     """Pushes rows through the steps and returns when all parts are written."""
 
-    def __call__(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
-        """Run; raises UserError when it cannot fit the machine."""
+    def prepare(self, plan: Plan, steps: list[Step]) -> None:
+        """Get ready, before anything is written; raises UserError when the run cannot fit the machine."""
+        ...
+
+    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+        """Do the steps on the rows."""
         ...
 
 
-def run_inline(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
-    """Run the steps one row after another in this process (media still in its child)."""
+class InlineRunner:
+    """Does the steps one row after another in this process (media still in its child)."""
+
+    def prepare(self, plan: Plan, steps: list[Step]) -> None:
+        """Fit any machine."""
+
+    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+        """Chain the steps as generators."""
+        return run_inline(steps, rows, display)
+
+
+def run_inline(steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    """Chain the steps as generators over the rows."""
     tally = Tally()
 
     def report(done: Done) -> None:

@@ -21,18 +21,21 @@ JPEG_QUALITY = 95
 class Grid:
     """Picks the first frame at or after each multiple of `1 / rate_fps` seconds of the source's time."""
 
-    def __init__(self, rate_fps: float, start_s: float):
-        """Begin at `start_s`, the time of the first frame that will be offered."""
+    def __init__(self, rate_fps: float, previous_s: float | None):
+        """Begin after the frame at `previous_s`; None at the source's start."""
         self._rate_fps = rate_fps
-        self._last = math.ceil(start_s * rate_fps - 1e-6) - 1
+        self._last = -1 if previous_s is None else self._cell(previous_s)
 
     def takes(self, time_s: float) -> bool:
         """Tell whether the frame at this time is one of the grid."""
-        cell = math.floor(time_s * self._rate_fps + 1e-6)
+        cell = self._cell(time_s)
         if cell <= self._last:
             return False
         self._last = cell
         return True
+
+    def _cell(self, time_s: float) -> int:
+        return math.floor((time_s + 2e-6) * self._rate_fps)  # times are rounded to the microsecond
 
 
 class SampleStore:
@@ -42,9 +45,9 @@ class SampleStore:
     only when a clip asks, since most candidates are never asked for.
     """
 
-    def __init__(self, samplings: Iterable[Sampling], start_s: float):
-        """Prepare for samplings; `start_s` is the time of the first frame that will be offered."""
-        self._feeds = {_feed_key(s): _Feed(s, start_s) for s in samplings}
+    def __init__(self, samplings: Iterable[Sampling], previous_s: float | None = None):
+        """Prepare for samplings of frames after the one at `previous_s`; None at the source's start."""
+        self._feeds = {_feed_key(s): _Feed(s, previous_s) for s in samplings}
 
     def offer(self, frame: DecodedFrame, coarse_luma: np.ndarray) -> None:
         """Take what any sampling wants of this frame; `coarse_luma` is its coarse view, uint8 (h, w)."""
@@ -70,9 +73,9 @@ class SampleStore:
 class _Feed:
     """Candidates of one kind: (time, scaled grey picture or held frame), in order of time."""
 
-    def __init__(self, sampling: Sampling, start_s: float):
+    def __init__(self, sampling: Sampling, previous_s: float | None):
         self._sampling = sampling
-        self._grid = Grid(sampling.rate_fps, start_s) if sampling.rate_fps else None
+        self._grid = Grid(sampling.rate_fps, previous_s) if sampling.rate_fps else None
         self._due_s: deque[tuple[float, int]] = deque()  # (when a partner is due, pair number)
         self._pairs = 0
         self._held: deque[tuple[float, object]] = deque()

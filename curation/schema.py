@@ -108,6 +108,9 @@ BY_NAME: dict[str, Column] = {column.name: column for column in COLUMNS}
 FINISH_COLUMNS = tuple(c.name for c in COLUMNS if c.writer in ("caption", "cut"))
 STEP_WRITERS = frozenset({"sources", "probe", "analyse", "table", "judge", "any step", "caption", "cut"})
 
+GOES_ON = -1
+"""`_border` of a segment whose last shot goes on in the next one."""
+
 # What a row carries on its way and the published table leaves out.
 WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("_done_segments", pa.list_(pa.int32())),  # of a source, segments whose rows are parts already
@@ -117,7 +120,7 @@ WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("_segment_rows", pa.int32()),  # rows of this segment in all; null until its last row
     ("_segment_frames", I),  # decoded frames of this segment; likewise
     ("_segment_end_s", F),  # where its last frame ends
-    ("_border", pa.int32()),  # 1 on a segment's last row if its last shot goes on in the next segment
+    ("_border", pa.int32()),  # on a segment's last row: GOES_ON, or frames by which a transition reaches into the next
     ("_samples", pa.binary()),  # encoded frames for pooled operators and the captioner
 )
 

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from curation.errors import UserError
@@ -63,7 +64,7 @@ LIST_SUFFIXES = frozenset((".txt", ".csv", ".jsonl", ".parquet"))
 PATH_KEYS = ("file_path", "video_path", "image_path", "source_path", "path", "file", "video", "file_name")
 
 
-def find_sources(inputs: Sequence[str], known: Mapping[str, str] | None = None) -> list[Source]:
+def find_sources(inputs: Sequence[str], known: Iterable[Source] = ()) -> list[Source]:
     """Find the sources that the inputs name, in a stable order, each file once.
 
     A source's path is relative to the folder that was named (or to the folder of a named file). Where two
@@ -71,21 +72,24 @@ def find_sources(inputs: Sequence[str], known: Mapping[str, str] | None = None) 
 
     Args:
         inputs: files, folders (searched recursively for videos and images), globs, or list files.
-        known: root by path of the sources that an output already has, so that they keep their paths.
+        known: the sources that an output already has, so that they keep their paths.
 
     Raises:
         UserError: an input that does not exist, a list without paths, or nothing found.
     """
-    taken: dict[str, str] = dict(known or {})
+    taken = {source.path: source for source in known}
+    already = {str(source.file): source for source in taken.values()}
     sources: list[Source] = []
     seen: set[str] = set()
     for text in inputs:
+        if not text.strip():
+            raise UserError("an input is empty (a shell variable that is not set?)")
         for root, file in _files(text):
             absolute = str(file)
             if absolute in seen:
                 continue
             seen.add(absolute)
-            sources.append(_source(root, file, taken))
+            sources.append(_source(root, file, taken, already.get(absolute)))
     if not sources:
         raise UserError(
             f"{', '.join(inputs)}: no video or image in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))}, …)"
@@ -98,17 +102,26 @@ def looks_like_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _source(root: Path, file: Path, taken: dict[str, str]) -> Source:
-    """Give a file its path within the output: the shortest one that no other file has."""
+def _source(root: Path, file: Path, taken: dict[str, Source], known: Source | None) -> Source:
+    """Give a file its path within the output: the one it has, or the shortest one that no other file has."""
+    stat = file.stat() if file.exists() else file.lstat()  # a broken link is a source that fails
+    if known is not None:
+        return replace(known, size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
     while True:
-        path = file.relative_to(root).as_posix()
+        # A name that is not UTF-8 cannot stand in the table: it is escaped there, and the source fails.
+        path = os.fsencode(file.relative_to(root)).decode("utf-8", "backslashreplace")
+        source = Source(str(root), path, stat.st_size, stat.st_mtime_ns)
         owner = taken.get(path)
-        # A root that is gone was moved: the file of the same name is the same source.
-        if owner is None or owner == str(root) or not (Path(owner) / path).exists() or root == root.parent:
-            taken[path] = str(root)
-            stat = file.stat()
-            return Source(str(root), path, stat.st_size, stat.st_mtime_ns)
+        if owner is None or owner.root == source.root or _was_moved(owner, source) or root == root.parent:
+            taken[path] = source
+            return source
         root = root.parent
+
+
+def _was_moved(owner: Source, source: Source) -> bool:
+    """Tell whether a file is one that lay elsewhere before: the same but for its root, where it is gone."""
+    same = (owner.size_bytes, owner.mtime_ns) == (source.size_bytes, source.mtime_ns)
+    return same and not owner.file.exists()
 
 
 def _files(text: str) -> Iterator[tuple[Path, Path]]:
@@ -140,7 +153,7 @@ def _files(text: str) -> Iterator[tuple[Path, Path]]:
 def _walk(folder: Path) -> Iterator[Path]:
     """Give the media files below a folder, sorted; hidden ones and links to folders above are left out."""
     real = {os.path.realpath(folder)}
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         inside = []
         for name in sorted(folders):
             target = os.path.realpath(os.path.join(place, name))
@@ -151,8 +164,12 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith(".") and _is_media(Path(name)):
                 file = Path(place, name)
-                if file.is_file():
+                if file.is_file() or file.is_symlink():
                     yield file
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); grant access or leave it out")
 
 
 def _is_media(path: Path) -> bool:
@@ -172,13 +189,13 @@ def _entries(path: Path) -> Iterable[str]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
             return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if suffix == ".csv":
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 return [_path_of(row, path) for row in csv.DictReader(file)]
         if suffix == ".jsonl":
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 return [_path_of(json.loads(line), path) for line in file if line.strip()]
         import pyarrow.parquet as pq
 

@@ -6,6 +6,7 @@ A row enters as a planned source, or as a clip that an earlier run left unfinish
 """
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,8 +22,8 @@ from curation.judge import judge, rules_of, still_standing
 from curation.recipe import Rule
 from curation.samples import decode_samples
 from curation.schema import blank_row, work_schema
-from curation.table import write_part
-from curation.types import Captioner, ClipInput, Operator, Row, Source, SourceFacts, Span
+from curation.table import rules_text, write_part
+from curation.types import Captioner, ClipInput, Operator, Row, Scorer, Scores, Source, SourceFacts, Span
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,9 @@ class ScoreStep:
                         chosen.append(index)
                         inputs.append(ClipInput(_facts(row), _span(row), frames))
                 with clock.step(name):
-                    scores = score(inputs) if inputs else []
+                    scores = _scores(score, inputs, name, report)
                 for index, values in zip(chosen, scores, strict=True):
-                    scored[index] = scored[index] | values
+                    scored[index] |= values if isinstance(values, dict) else _failed(scored[index], name, values)
             report(Done(self.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows), cpu_s=clock.take()))
             yield from scored
 
@@ -266,13 +267,14 @@ class FinishStep:
     def start(self, report: Report) -> Process:
         """Load the captioner."""
         write_captions = self.captioner.load()
+        rules = rules_text(rules_of(self.plan.recipe))
         clock = StepClock()
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             with clock.step("caption"):
                 finished = caption_rows(rows, write_captions, Path(self.plan.out))
             with clock.step("table"):
-                write_part(Path(self.plan.out), self.plan.writers, finished)
+                write_part(Path(self.plan.out), self.plan.writers, finished, rules)
             footage_s = sum(r["duration_s"] or 0.0 for r in rows)
             report(Done(self.name, len(rows), footage_s, cpu_s=clock.take()))
             for row in finished:
@@ -343,6 +345,17 @@ def _span(row: Row) -> Span:
     if row["type"] == "image":
         return Span(0.0, 1.0, 0, 1)
     return Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
+
+
+def _scores(score: Scorer, inputs: list[ClipInput], step: str, report: Report) -> list[Scores | MediaError]:
+    """Score a batch; should an operator break on it, one clip after another, so that one alone is lost."""
+    try:
+        return list(score(inputs)) if inputs else []
+    except Exception as bug:  # a bug of ours, told of by its traceback; the run goes on
+        if len(inputs) > 1:
+            return [result for one in inputs for result in _scores(score, [one], step, report)]
+        report(Done(step, problems=(traceback.format_exc(),)))
+        return [MediaError(f"internal error: {type(bug).__name__}: {bug}")]
 
 
 def _failed(row: Row, step: str, error: MediaError) -> Row:

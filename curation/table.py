@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.files import atomic_folder, atomic_path, recover_swap
+from curation.files import atomic_folder, atomic_path
+from curation.judge import TRANSITION
 from curation.recipe import Rule
-from curation.schema import PART_COLUMNS, part_schema, table_schema
+from curation.schema import FINISH_COLUMNS, GOES_ON, PART_COLUMNS, part_schema, table_schema
 from curation.settings import plain
 from curation.types import Row
 
@@ -39,9 +40,13 @@ def clips_folder(out: Path) -> Path:
     return out / "clips"
 
 
+def parts_folder(out: Path) -> Path:
+    """Give the folder of the parts."""
+    return out / "_parts"
+
+
 def read_table(out: Path, writers: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Read the table, or some of its columns; empty when there is none yet."""
-    recover_swap(clips_folder(out))
     schema = table_schema(writers)
     if columns is not None:
         schema = pa.schema([schema.field(c) for c in columns])
@@ -54,9 +59,12 @@ def read_table(out: Path, writers: Iterable[str], columns: Sequence[str] | None 
 def written_rules(out: Path) -> str | None:
     """Give the rules that the table's verdicts follow, as text; None when there is no table."""
     for file in sorted(clips_folder(out).glob("part-*.parquet"))[:1]:
-        found = (pq.read_schema(file).metadata or {}).get(RULES_KEY)
-        return found.decode() if found else None
+        return _stamp(file)
     return None
+
+
+def _stamp(file: Path) -> str:
+    return (pq.read_schema(file).metadata or {}).get(RULES_KEY, b"").decode()
 
 
 def rules_text(rules: dict[str, Rule]) -> str:
@@ -64,28 +72,38 @@ def rules_text(rules: dict[str, Rule]) -> str:
     return json.dumps(plain(rules))
 
 
-def write_table(out: Path, table: pa.Table, rules: dict[str, Rule]) -> None:
-    """Replace the table as a whole: a reader sees the old one or the new one."""
+def write_table(out: Path, table: pa.Table, rules: str) -> None:
+    """Replace the table as a whole: a reader sees the old one or the new one.
+
+    Args:
+        out: output folder.
+        table: all its rows.
+        rules: text of the rules that its verdicts follow, or nothing when they follow several.
+    """
     keys = [("source_path", "ascending"), ("start_s", "ascending"), ("clip_id", "ascending")]
     table = table.take(pc.sort_indices(table, sort_keys=keys))
-    table = table.replace_schema_metadata({RULES_KEY: rules_text(rules).encode()})
+    table = table.replace_schema_metadata({RULES_KEY: rules.encode()})
     with atomic_folder(clips_folder(out)) as folder:
         for number, begin in enumerate(range(0, max(1, len(table)), ROWS_PER_FILE)):
             file = folder / f"part-{number:05d}.parquet"
             pq.write_table(table.slice(begin, ROWS_PER_FILE), file, compression="zstd")
 
 
-def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row]) -> None:
+def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:
     """Write finished rows as a new part; it appears whole or not at all."""
-    schema = part_schema(writers)
-    table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
-    folder = out / "_parts"
+    folder = parts_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+    _write_part(folder, writers, rows, rules)
+
+
+def _write_part(folder: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:
+    schema = part_schema(writers).with_metadata({RULES_KEY: rules.encode()})
+    table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
     with atomic_path(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def fold(out: Path, writers: Iterable[str], rules: dict[str, Rule]) -> Unfinished:
+def fold(out: Path, writers: Iterable[str]) -> Unfinished:
     """Move the rows of finished sources from the parts into the table.
 
     A source is finished when every row of every one of its segments is there. Rows without a segment are new
@@ -96,7 +114,7 @@ def fold(out: Path, writers: Iterable[str], rules: dict[str, Rule]) -> Unfinishe
     """
     writers = tuple(writers)
     schema = part_schema(writers)
-    files = sorted((out / "_parts").glob("*.parquet"))
+    files = sorted(parts_folder(out).glob("*.parquet"))
     if not files:
         return Unfinished({})
     newest: dict[str, Row] = {}
@@ -120,17 +138,33 @@ def fold(out: Path, writers: Iterable[str], rules: dict[str, Rule]) -> Unfinishe
         elif whole:
             unfinished[source] = sorted(whole)
             kept += [row for rows in whole.values() for row in rows]
+    stamps = {_stamp(file) for file in files}
     if finished or updates:
+        old_rules = written_rules(out)
+        both = stamps if old_rules is None else stamps | {old_rules}
         new = [row for rows in finished for row in rows]
-        _merge(out, writers, rules, new, updates)
-    if kept:
-        write_part(out, writers, kept)
-    for file in files:
-        file.unlink(missing_ok=True)
+        # Verdicts by several rules have no stamp: whoever opens the output judges them again.
+        _merge(out, writers, both.pop() if len(both) == 1 else "", new, updates)
+    with atomic_folder(parts_folder(out)) as folder:
+        if kept:
+            _write_part(folder, writers, kept, stamps.pop() if len(stamps) == 1 else "")
     return Unfinished(unfinished)
 
 
-def _merge(out: Path, writers: tuple[str, ...], rules: dict[str, Rule], new: list[Row], updates: list[Row]) -> None:
+def drop_parts(out: Path, writers: Iterable[str], wanted: Container[tuple[str, int, int]]) -> None:
+    """Forget finished segments of sources that are gone, or are not as they were."""
+    files = sorted(parts_folder(out).glob("*.parquet"))
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    kept = [row for row in rows if _source_key(row) in wanted]
+    if len(kept) == len(rows):
+        return
+    stamps = {_stamp(file) for file in files}
+    with atomic_folder(parts_folder(out)) as folder:
+        if kept:
+            _write_part(folder, writers, kept, stamps.pop() if len(stamps) == 1 else "")
+
+
+def _merge(out: Path, writers: tuple[str, ...], rules: str, new: list[Row], updates: list[Row]) -> None:
     schema = table_schema(writers)
     old = read_table(out, writers)
     redone = pa.array(sorted({row["source_path"] for row in new}), pa.string())
@@ -156,9 +190,16 @@ def _place(row: Row) -> tuple[float, bool]:
     return (row["start_s"] or 0.0, row["status"] == "failed")
 
 
+_IN_A_TRANSITION = dict.fromkeys(FINISH_COLUMNS) | {
+    "kind": "transition",
+    "status": "rejected",
+    "reasons": [TRANSITION],
+}
+
+
 def _finish_source(segments: list[list[Row]]) -> list[Row]:
     """Set what is known only now: frame numbers from the source's start, shots across borders, totals."""
-    frames = shots = 0
+    frames = shots = overhang = 0
     end_s = None
     goes_on = False
     rows: list[Row] = []
@@ -166,6 +207,8 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
         known = [row["shot_index"] for row in segment if row["shot_index"] is not None]
         first_shot = shots - 1 if goes_on and shots and known else shots
         for row in segment:
+            if overhang > (row["start_frame"] or 0) and row["kind"] == "clip" and row["status"] != "failed":
+                row = row | _IN_A_TRANSITION
             shot = None if row["shot_index"] is None else first_shot + row["shot_index"]
             start = None if row["start_frame"] is None else frames + row["start_frame"]
             rows.append(row | {"shot_index": shot, "start_frame": start})
@@ -173,7 +216,9 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
         frames += totals.get("_segment_frames") or 0
         end_s = totals.get("_segment_end_s") or end_s
         shots = first_shot + max(known, default=-1) + 1
-        goes_on = any(row["_border"] for row in segment)
+        border = next((row["_border"] for row in segment if row["_border"] is not None), 0)
+        goes_on = border == GOES_ON
+        overhang = max(0, border)
     spans: dict[int, tuple[float, float | None]] = {}
     for row in rows:
         if row["shot_index"] is not None:

@@ -8,6 +8,14 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 MediaType = Literal["video", "image"]
+Beat = Callable[[float], None]
+"""Called with the seconds of footage dealt with since the last call: a sign of life."""
+
+
+def silent(seconds: float) -> None:
+    """Take no notice of a beat."""
+
+
 Row = dict[str, Any]
 """One line of the table, keyed by the column names of `schema.COLUMNS`."""
 
@@ -50,6 +58,8 @@ class SourceFacts:
     declared_frames: int | None = None
     """packets that will be shown; the decoder has the last word"""
     declared_duration_s: float | None = None
+    container: str = ""
+    """FFmpeg's name of the file format"""
     stream_index: int = 0
     coded_width_px: int = 0
     coded_height_px: int = 0
@@ -79,6 +89,8 @@ class Segment:
     count: int
     start_pts: int | None
     end_pts: int | None
+    previous_pts: int | None = None
+    """of the last frame before the segment"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,11 @@ class Sampling:
     gap_s: float | None = None
     short_side_px: int | None = None
     color: Literal["rgb", "gray"] = "rgb"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served."""
+        if self.gap_s is not None and (self.count is not None or self.rate_fps is None):
+            raise ValueError("pairs (gap_s) are taken at every grid time: give rate_fps and no count")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import assert_same_output, curate, internal_json, rows_of
+from runs import assert_same_output, curate, rows_of
 
 import run_pipeline
 from curation.demo_footage import Truth, draw_demo
@@ -98,7 +98,13 @@ def test_ray_gives_the_same_output(few: Path, few_out: Path, tmp_path: Path, ray
 
 
 def test_segments_change_nothing_but_where_clips_end(truth: tuple[Path, dict[str, Truth]], tmp_path: Path) -> None:
-    words = ["shots.max_s=3", "shots.min_s=1", "shots.segment_s=6", "operators.text_area=false", "rules.text_area=false"]
+    words = [
+        "shots.max_s=3",
+        "shots.min_s=1",
+        "shots.segment_s=6",
+        "operators.text_area=false",
+        "rules.text_area=false",
+    ]
     curate(truth[0] / "travel.mp4", *words, "cut.mode=none", out=tmp_path / "out")
     clips = clips_of(tmp_path / "out", "travel.mp4")
     frame = 0
@@ -158,7 +164,10 @@ def test_failed_sources_are_tried_again_on_request_only(few: Path, tmp_path: Pat
     ("rules", "accepted"),
     [
         (["rules.motion.min=5"], "fewer"),
-        (["rules.sharpness.min=0.5", "rules.motion.min=0", "rules.frozen=false"], "more, some never seen by the OCR step"),
+        (
+            ["rules.sharpness.min=0.5", "rules.motion.min=0", "rules.frozen=false"],
+            "more, some never seen by the OCR step",
+        ),
         (["rules.brightness.min=0.5", "rules.sharpness=false"], "others"),
     ],
 )
@@ -195,7 +204,8 @@ def test_select_back_and_forth_costs_nothing(few: Path, few_out: Path, tmp_path:
         ([".", "shots.min=3"], "did you mean 'min_s'"),
         ([".", "operators.motoin={}"], "did you mean 'motion'"),
         ([".", "operators.aesthetic={}"], "not available in this version"),
-        ([".", "rules.aesthetic.min=4"], "add operators.aesthetic"),
+        ([".", "operators.text_area=false"], "add operators.text_area"),
+        ([".", "rules.motoin.min=4"], "did you mean 'motion'"),
         ([".", "rules.motion.min=fast"], "expected float"),
         ([".", "--config", "nothing.yaml"], "no such file"),
         (["empty"], "no video or image"),
@@ -230,7 +240,9 @@ def test_another_recipe_on_an_output_is_refused(
 
 def test_an_output_that_cannot_be_written_is_refused(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    assert run_pipeline.main(["curate", str(few), "--output", str(tmp_path / "file" / "out"), "--runner", "inline"]) == 2
+    assert (
+        run_pipeline.main(["curate", str(few), "--output", str(tmp_path / "file" / "out"), "--runner", "inline"]) == 2
+    )
     assert "cannot be written to" in capsys.readouterr().err
 
 

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from curation.settings import key
 from curation.shots import evidence, gradual
 from curation.shots.evidence import View
 from curation.shots.types import Boundary, CoarseFrame
@@ -33,24 +34,27 @@ _EPSILON_S = 1e-6
 class Fused:
     """Settings of the detector.
 
-    Attributes:
-        threshold: total evidence that makes a cut; 11 to 14 gave nearly the same F1 on real footage. A change
-            that stands out 10 times on both sides brings 4.6, pictures without correlation 2, a shift of
-            tone up to 2.2, structure without a match up to 8, a lasting change up to 5.
-        min_change_levels: changes below this many levels of 255 (after the tolerance to movement) are noise.
-        min_decorrelation: 1 - correlation of the pictures before and after; below it only exposure changed.
-        min_persistence: least share (0 to 1) of the change that must remain `_FLASH_S` later and earlier.
-        max_gradual_s: longest dissolve or ramp of a fade that is looked for; 0 finds hard cuts only.
+    Evidence adds up: a change that stands out 10 times on both sides brings 4.6, pictures without correlation
+    2, a shift of tone up to 2.2, structure without a match up to 8, a lasting change up to 5.
 
     A fade-in at the start of a segment is a boundary with `start == 0`; a fade-out at its end has `end` equal
     to the number of frames. Black or white that lasts until a boundary has to be reported becomes a shot.
     """
 
-    threshold: float = 12.0
-    min_change_levels: float = 2.0
-    min_decorrelation: float = 0.1
-    min_persistence: float = 0.5
-    max_gradual_s: float = 2.0
+    threshold: float = key(
+        12.0,
+        "total evidence that makes a cut; 11 to 14 gave nearly the same F1 on real footage",
+    )
+    min_change_levels: float = key(
+        2.0, "changes below this many levels of 255 (after the tolerance to movement) are noise"
+    )
+    min_decorrelation: float = key(
+        0.1, "1 - correlation of the pictures before and after; below it only exposure changed"
+    )
+    min_persistence: float = key(
+        0.5, "least share (0 to 1) of the change that must remain `_FLASH_S` later and earlier"
+    )
+    max_gradual_s: float = key(2.0, "longest dissolve or ramp of a fade that is looked for; 0 finds hard cuts only")
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work.

@@ -22,6 +22,7 @@ from scenedetect.detectors import (
     ThresholdDetector,
 )
 
+from curation.settings import key
 from curation.shots.types import Boundary, CoarseFrame
 
 _MARGIN_S = 0.25
@@ -41,17 +42,11 @@ def bgr_of(frame: CoarseFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Content:
-    """Cut where hue, saturation and brightness change by more than a threshold (`ContentDetector`).
+    """Cut where hue, saturation and brightness change by more than a threshold (`ContentDetector`)."""
 
-    Attributes:
-        threshold: mean change of the three, 0 to 255.
-        min_shot_s: cuts closer than this are merged, seconds.
-        luma_only: look at brightness alone.
-    """
-
-    threshold: float = 27.0
-    min_shot_s: float = 0.6
-    luma_only: bool = False
+    threshold: float = key(27.0, "mean change of the three, 0 to 255")
+    min_shot_s: float = key(0.6, "cuts closer than this are merged, seconds")
+    luma_only: bool = key(False, "look at brightness alone")
 
     @property
     def lag_s(self) -> float:
@@ -66,19 +61,12 @@ class Content:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Cut where the change exceeds that of the frames around it (`AdaptiveDetector`).
+    """Cut where the change exceeds that of the frames around it (`AdaptiveDetector`)."""
 
-    Attributes:
-        threshold: change over the mean change of the neighbours.
-        window: neighbours on each side, frames.
-        min_shot_s: shortest time between two cuts, seconds.
-        min_content: least mean change, 0 to 255.
-    """
-
-    threshold: float = 3.5
-    window: int = 3
-    min_shot_s: float = 0.6
-    min_content: float = 15.0
+    threshold: float = key(3.5, "change over the mean change of the neighbours")
+    window: int = key(3, "neighbours on each side, frames")
+    min_shot_s: float = key(0.6, "shortest time between two cuts, seconds")
+    min_content: float = key(15.0, "least mean change, 0 to 255")
 
     @property
     def lag_s(self) -> float:
@@ -98,17 +86,11 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Cut in the middle of a fade through black (`ThresholdDetector`).
+    """Cut in the middle of a fade through black (`ThresholdDetector`)."""
 
-    Attributes:
-        threshold: mean brightness below which the picture counts as black, 0 to 255.
-        min_shot_s: shortest time between two cuts, seconds.
-        max_black_s: longest stretch of black in whose middle a cut is looked for, seconds.
-    """
-
-    threshold: float = 12.0
-    min_shot_s: float = 0.6
-    max_black_s: float = 4.0
+    threshold: float = key(12.0, "mean brightness below which the picture counts as black, 0 to 255")
+    min_shot_s: float = key(0.6, "shortest time between two cuts, seconds")
+    max_black_s: float = key(4.0, "longest stretch of black in whose middle a cut is looked for, seconds")
 
     @property
     def lag_s(self) -> float:
@@ -123,17 +105,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Cut where brightness histograms differ (`HistogramDetector`).
+    """Cut where brightness histograms differ (`HistogramDetector`)."""
 
-    Attributes:
-        threshold: 1 - correlation of the histograms, 0 to 1.
-        bins: bins of the histogram.
-        min_shot_s: shortest time between two cuts, seconds.
-    """
-
-    threshold: float = 0.2
-    bins: int = 128
-    min_shot_s: float = 0.6
+    threshold: float = key(0.2, "1 - correlation of the histograms, 0 to 1")
+    bins: int = key(128, "bins of the histogram")
+    min_shot_s: float = key(0.6, "shortest time between two cuts, seconds")
 
     @property
     def lag_s(self) -> float:
@@ -148,19 +124,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Hash:
-    """Cut where perceptual hashes differ (`HashDetector`).
+    """Cut where perceptual hashes differ (`HashDetector`)."""
 
-    Attributes:
-        threshold: share of differing bits, 0 to 1.
-        size: side of the hash, bits.
-        lowpass: how many times finer than the hash its picture is.
-        min_shot_s: shortest time between two cuts, seconds.
-    """
-
-    threshold: float = 0.35
-    size: int = 8
-    lowpass: int = 2
-    min_shot_s: float = 0.6
+    threshold: float = key(0.35, "share of differing bits, 0 to 1")
+    size: int = key(8, "side of the hash, bits")
+    lowpass: int = key(2, "how many times finer than the hash its picture is")
+    min_shot_s: float = key(0.6, "shortest time between two cuts, seconds")
 
     @property
     def lag_s(self) -> float:
@@ -175,15 +144,12 @@ class Hash:
 
 @dataclass(frozen=True)
 class Cascade:
-    """Union of content detectors that look at every frame, every second, every third (EasyAnimate V2).
+    """Union of content detectors that look at every frame, every second, every third (EasyAnimate V2)."""
 
-    Attributes:
-        thresholds: that of the k-th detector, which looks at every (k + 1)-th frame.
-        min_shot_frames: cuts closer than this many frames are merged.
-    """
-
-    thresholds: tuple[float, ...] = (10.0, 20.0, 30.0)
-    min_shot_frames: int = 10
+    thresholds: tuple[float, ...] = key(
+        (10.0, 20.0, 30.0), "that of the k-th detector, which looks at every (k + 1)-th frame"
+    )
+    min_shot_frames: int = key(10, "cuts closer than this many frames are merged")
 
     @property
     def lag_s(self) -> float:

@@ -3,18 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from curation.settings import key
 from curation.shots.types import Boundary, CoarseFrame
 
 
 @dataclass(frozen=True)
 class Stride:
-    """Settings.
+    """Settings."""
 
-    Attributes:
-        every_s: length of a piece in seconds; each begins at the first frame at or after its time.
-    """
-
-    every_s: float = 10.0
+    every_s: float = key(10.0, "length of a piece in seconds; each begins at the first frame at or after its time")
 
     def __post_init__(self) -> None:
         """Refuse a step that is not a positive number.

@@ -9,19 +9,29 @@ import av
 from av.video.frame import VideoFrame
 
 from curation.errors import MediaError
-from curation.types import SourceFacts
+from curation.types import Beat, SourceFacts, silent
 from curation.video.container import open_video, prepare_decoder, reason, stream_of
 from curation.video.frame import DecodedFrame, PlanarFrame
 from curation.video.probe import frame_pts
+
+NEVER_SEEK = frozenset({"mpeg"})
+"""Formats that give wrong times after a seek: they are read from the start."""
+EARLY_SEEK_S = {"mpegts": 2.0}
+"""Formats that are searched by decoding time and land late: aim this much earlier."""
 
 
 class FrameReader(Protocol):
     """A decoder: gives the frames with pts in `[start_pts, end_pts)`, in order; null borders are open."""
 
     def __call__(
-        self, path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None
+        self,
+        path: Path,
+        facts: SourceFacts,
+        start_pts: int | None = None,
+        end_pts: int | None = None,
+        beat: Beat = silent,
     ) -> Iterator[DecodedFrame]:
-        """Decode; raises MediaError, with the time, where the stretch cannot be read on."""
+        """Decode, with a beat for each frame skipped; raises MediaError, with its time, where reading ends."""
         ...
 
 
@@ -47,7 +57,7 @@ class Clock:
 
 
 def read_frames(
-    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None
+    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None, beat: Beat = silent
 ) -> Iterator[DecodedFrame]:
     """Decode with FFmpeg (through PyAV) the frames with pts in `[start_pts, end_pts)`.
 
@@ -63,7 +73,7 @@ def read_frames(
     held: tuple[VideoFrame, float] | None = None
     index = 0
     try:
-        for frame, pts in raw_frames(path, facts, start_pts, end_pts):
+        for frame, pts in raw_frames(path, facts, start_pts, end_pts, beat):
             time_s = clock.seconds(pts) if pts is not None else round((index + (held is not None)) * step_s, 6)
             time_s = max(time_s, round(last_s + 1e-6, 6)) if last_s >= 0 else max(time_s, 0.0)
             if held is not None:
@@ -72,14 +82,14 @@ def read_frames(
             held, last_s = (frame, time_s), time_s
     except MediaError:
         if held is not None:
-            yield PlanarFrame(held[0], facts, index, held[1], step_s)
+            yield PlanarFrame(held[0], facts, index, held[1], round(step_s, 6))
         raise
     if held is not None:
         yield PlanarFrame(held[0], facts, index, held[1], _last_duration_s(held[0], held[1], facts))
 
 
 def raw_frames(
-    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None
+    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None, beat: Beat = silent
 ) -> Iterator[tuple[VideoFrame, int | None]]:
     """Decode FFmpeg's own frames with their timestamps, pts in `[start_pts, end_pts)`.
 
@@ -91,7 +101,7 @@ def raw_frames(
     """
     reached: int | None = None
     try:
-        for frame, pts in _decode_from(path, facts, start_pts, end_pts):
+        for frame, pts in _decode_from(path, facts, start_pts, end_pts, beat):
             yield frame, pts
             reached = pts if pts is not None else reached
         return
@@ -99,29 +109,34 @@ def raw_frames(
         if start_pts is None:
             raise
     resume = start_pts if reached is None else reached + 1
-    for frame, pts in _decode_from(path, facts, None, end_pts):
+    for frame, pts in _decode_from(path, facts, None, end_pts, beat):
         if pts is not None and pts >= resume:
             yield frame, pts
+        else:
+            beat(0.0)
 
 
 def _decode_from(
-    path: Path, facts: SourceFacts, start_pts: int | None, end_pts: int | None
+    path: Path, facts: SourceFacts, start_pts: int | None, end_pts: int | None, beat: Beat
 ) -> Iterator[tuple[VideoFrame, int | None]]:
     """Decode from the keyframe at or before `start_pts`; frames before it are dropped."""
     clock, last = Clock.of(facts), None
+    seeks = start_pts is not None and facts.container not in NEVER_SEEK
     with open_video(path) as container:
         stream = stream_of(container, facts.stream_index)
         prepare_decoder(stream)
         try:
-            if start_pts is not None:
-                container.seek(start_pts, stream=stream, backward=True)
+            if start_pts is not None and seeks:
+                early_s = EARLY_SEEK_S.get(facts.container, 0.0)
+                container.seek(max(facts.zero_pts, start_pts - round(early_s / facts.time_base)), stream=stream)
             for frame in container.decode(stream):
                 pts = frame_pts(frame)
                 if start_pts is not None:
-                    if last is None and (pts is None or pts > start_pts):
+                    if seeks and last is None and (pts is None or pts > start_pts):
                         raise MediaError("the file cannot be entered at this time")
                     if pts is not None and pts < start_pts:
                         last = pts
+                        beat(0.0)
                         continue
                 if end_pts is not None and pts is not None and pts >= end_pts:
                     return
@@ -131,6 +146,8 @@ def _decode_from(
                 yield frame, pts
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(reason(error), _after(clock, last, facts)) from None
+    if seeks and (last is None or last < (start_pts or 0)):
+        raise MediaError("the file cannot be entered at this time")
     if end_pts is None:
         _expect_whole(clock, last, facts)
 

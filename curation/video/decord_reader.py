@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 
 from curation.errors import MediaError
-from curation.types import SourceFacts
+from curation.types import Beat, SourceFacts, silent
 from curation.video.container import reason
 from curation.video.decode import Clock
 from curation.video.frame import RgbFrame
 
 
 def read_frames_decord(
-    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None
+    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None, beat: Beat = silent
 ) -> Iterator[RgbFrame]:
     """Decode with decord the frames with pts in `[start_pts, end_pts)`: a `FrameReader`.
 

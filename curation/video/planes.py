@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 # Planar and semi-planar formats read in place; anything else goes through swscale once.
 _SUBSAMPLING = {"yuv420p": 2, "yuvj420p": 2, "yuv422p": 2, "yuvj422p": 2, "yuv444p": 1, "yuvj444p": 1, "nv12": 2}
 _DEEP = {f"{name}{bits}le": bits for name in ("yuv420p", "yuv422p", "yuv444p") for bits in (10, 12)}
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
 def scaled_size(width_px: int, height_px: int, short_side_px: int | None) -> tuple[int, int]:
@@ -98,7 +98,7 @@ def _scaled_plane(frame: VideoFrame, index: int, size: tuple[int, int], interpol
 
 
 def _is_full_range(frame: VideoFrame) -> bool:
-    return frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj") or frame.format.name == "gray"
+    return frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj") or frame.format.name == "gray"
 
 
 @lru_cache(2)

@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from curation.errors import MediaError
-from curation.types import SourceFacts
+from curation.types import Beat, SourceFacts, silent
 from curation.video.container import best_video_stream, open_video, prepare_decoder, reason, stream_of
 
 _TRANSFERS = {16: "pq", 18: "hlg"}  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67
@@ -32,7 +32,7 @@ class PacketScan:
     end_pts: int | None
 
 
-def probe_video(path: Path) -> tuple[SourceFacts, PacketScan]:
+def probe_video(path: Path, beat: Beat = silent) -> tuple[SourceFacts, PacketScan]:
     """Read a video's facts: one decoded frame and one pass over the packets.
 
     Raises:
@@ -43,16 +43,17 @@ def probe_video(path: Path) -> tuple[SourceFacts, PacketScan]:
         index, first = stream.index, _first_frame(container, stream)
     with open_video(path) as container:
         stream = stream_of(container, index)
-        scan = scan_packets(container, stream)
+        scan = scan_packets(container, stream, beat)
         facts = _facts(container, stream, first, scan)
     return facts, scan
 
 
-def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
+def scan_packets(container: InputContainer, stream: VideoStream, beat: Beat = silent) -> PacketScan:
     """Collect packet times; a file cut short gives the packets up to there."""
     pts, keys, end = [], [], None
     try:
         for packet in container.demux(stream):
+            beat(0.0)
             if packet.pts is None or packet.is_discard:
                 continue
             pts.append(packet.pts)
@@ -116,7 +117,8 @@ def _facts(container: InputContainer, stream: VideoStream, first: VideoFrame, sc
         codec=codec.name,
         fps=_mean_rate(stream, scan),
         declared_frames=len(scan.pts) or None,
-        declared_duration_s=_declared_duration_s(container, stream),
+        declared_duration_s=_declared_duration_s(container, stream, zero),
+        container=container.format.name,
         stream_index=stream.index,
         coded_width_px=first.width,
         coded_height_px=first.height,
@@ -154,14 +156,15 @@ def _is_vfr(pts: np.ndarray) -> bool:
     return bool(uneven.mean() > 0.02)
 
 
-def _declared_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+def _declared_duration_s(container: InputContainer, stream: VideoStream, zero_pts: int) -> float | None:
     """Give the stream's own length; the container's only where no other stream can have set it."""
+    zero_s = float(zero_pts * stream.time_base) if stream.time_base else 0.0
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION", "")
     try:
         hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - zero_s  # Matroska counts from time 0
     except ValueError:
         pass
     if container.duration and len(container.streams) == 1:

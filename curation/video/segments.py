@@ -3,6 +3,7 @@
 import numpy as np
 
 from curation.types import Segment, SourceFacts
+from curation.video.decode import NEVER_SEEK
 from curation.video.probe import PacketScan
 
 
@@ -10,10 +11,11 @@ def divide_source(facts: SourceFacts, scan: PacketScan, segment_s: float) -> lis
     """Divide a source into keyframe-aligned segments of about `segment_s` seconds.
 
     A border is the first keyframe at or after each multiple of `segment_s`; a last stretch shorter than half
-    a segment stays with the one before. A source whose packets carry no times is one segment.
+    a segment stays with the one before. A source whose packets carry no times, or that cannot be
+    entered midway, is one segment.
     """
     borders: list[int] = []
-    if len(scan.pts) and facts.time_base > 0:
+    if len(scan.pts) and facts.time_base > 0 and facts.container not in NEVER_SEEK:
         step = round(segment_s / facts.time_base)
         last = int(scan.pts[-1]) - step // 2
         target = facts.zero_pts + step
@@ -24,4 +26,6 @@ def divide_source(facts: SourceFacts, scan: PacketScan, segment_s: float) -> lis
                 borders.append(int(key))
                 target = facts.zero_pts + ((int(key) - facts.zero_pts) // step + 1) * step
     starts, ends = [None, *borders], [*borders, None]
-    return [Segment(i, len(starts), start, end) for i, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    before = [None, *(int(scan.pts[np.searchsorted(scan.pts, border) - 1]) for border in borders)]
+    spans = zip(starts, ends, before, strict=True)
+    return [Segment(i, len(starts), start, end, previous) for i, (start, end, previous) in enumerate(spans)]

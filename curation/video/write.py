@@ -1,9 +1,10 @@
 """Writing clips: frame-exact transcoding, stream copy, and still images."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -15,20 +16,16 @@ from PIL import Image
 from curation.errors import MediaError
 from curation.files import atomic_path
 from curation.recipe import CutSettings
-from curation.types import SourceFacts, Span
+from curation.types import Beat, SourceFacts, Span, silent
 from curation.video.container import open_video, reason, stream_of
-from curation.video.decode import Clock, raw_frames
+from curation.video.decode import EARLY_SEEK_S, Clock, raw_frames
 from curation.video.image import is_upright_jpeg, read_image
+from curation.video.planes import FULL_RANGE
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom as shares of the displayed picture"""
 
 IMAGE_QUALITY = 95
-Beat = Callable[[float], None]
-
-
-def _silent(seconds: float) -> None:
-    """Take no notice."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Written:
 
 
 def transcode(
-    path: Path, facts: SourceFacts, span: Span, cut: CutSettings, box: Box | None, to: Path, beat: Beat = _silent
+    path: Path, facts: SourceFacts, span: Span, cut: CutSettings, box: Box | None, to: Path, beat: Beat = silent
 ) -> Written:
     """Write a span as H.264 in MP4, frame for frame, upright and with square pixels; without sound.
 
@@ -58,7 +55,7 @@ def transcode(
     count, last_s = 0, 0.0
     with atomic_path(to) as temporary, _writing(temporary) as output:
         stream = None
-        shown = _with_times(path, facts, span)
+        shown = _with_times(path, facts, span, beat)
         for frame, time_s in shown if cut.fps is None else _at_rate(shown, cut.fps, span.duration_s):
             if stream is None:
                 rate = cut.fps or facts.fps or 25.0
@@ -86,7 +83,7 @@ def transcode(
     return Written(*size, fps, count, span)
 
 
-def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path) -> Written:
+def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path, beat: Beat = silent) -> Written:
     """Write a span's packets as they are, from its first keyframe on; the span shrinks to what was written.
 
     The end moves back to a place where no packet refers beyond it, so that every written packet decodes.
@@ -94,12 +91,10 @@ def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path) -> Writte
     Raises:
         MediaError: no keyframe in the span, or a codec that MP4 cannot hold.
     """
-    clock = Clock.of(facts)
-    packets = _copyable(path, facts, clock.pts(span.start_s), clock.pts(span.end_s))
+    packets, span = _copyable(path, facts, span, beat)
     if not packets:
         raise MediaError("no keyframe in the span to copy from", span.start_s)
     first = packets[0].pts
-    order = sorted(p.pts for p in packets)
     with atomic_path(to) as temporary, open_video(path) as source, _writing(temporary) as output:
         template = stream_of(source, facts.stream_index)
         try:
@@ -107,24 +102,14 @@ def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path) -> Writte
             if facts.rotation_deg:
                 stream.set_display_rotation(-facts.rotation_deg)
             for packet in packets:
-                packet.pts -= first
-                packet.dts = (packet.dts if packet.dts is not None else packet.pts + first) - first
-                packet.stream = stream
+                dts = packet.dts if packet.dts is not None else packet.pts
+                packet.pts, packet.dts, packet.stream = packet.pts - first, dts - first, stream
                 output.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(
-                f"{facts.codec} cannot be copied into MP4 ({reason(error)}); use cut.mode=transcode"
-            ) from None
-    step_s = 1 / facts.fps if facts.fps else 0.0
-    start_s = clock.seconds(first)
-    end_s = (
-        min(span.end_s, round(clock.seconds(order[-1]) + step_s, 6))
-        if order[-1] < clock.pts(span.end_s)
-        else span.end_s
-    )
-    skipped = round((start_s - span.start_s) / step_s) if step_s else 0
-    kept = Span(start_s, end_s, span.start_frame + skipped, len(packets))
-    return Written(facts.width_px, facts.height_px, facts.fps, len(packets), kept)
+            words = f"{facts.codec} cannot be copied into MP4 ({reason(error)}); use cut.mode=transcode"
+            raise MediaError(words) from None
+    fps = facts.fps if not facts.is_vfr else (span.num_frames / span.duration_s if span.duration_s else None)
+    return Written(facts.width_px, facts.height_px, fps, span.num_frames, span)
 
 
 def write_image(
@@ -175,7 +160,8 @@ class _Shaper:
         self._coded = (0, 0, "")
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        plain = frame.format.name == "yuv420p" and self._box is None and self._facts.rotation_deg == 0
+        fits = frame.format.name == "yuv420p" and frame.color_range != FULL_RANGE
+        plain = fits and self._box is None and self._facts.rotation_deg == 0
         if plain and (frame.width, frame.height) == self._size:
             return frame
         coded = (frame.width, frame.height, frame.format.name)
@@ -213,10 +199,10 @@ class _Shaper:
         return graph
 
 
-def _with_times(path: Path, facts: SourceFacts, span: Span) -> Iterator[tuple[VideoFrame, float]]:
+def _with_times(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> Iterator[tuple[VideoFrame, float]]:
     """Read a span's frames again, with times from its start, strictly rising by at least a tick."""
     if facts.declared_frames is None:  # packets without times: count frames instead
-        frames = raw_frames(path, facts)
+        frames = raw_frames(path, facts, beat=beat)
         step_s = 1 / (facts.fps or 25.0)
         for index, (frame, _) in enumerate(frames):
             if index >= span.start_frame + span.num_frames:
@@ -225,7 +211,9 @@ def _with_times(path: Path, facts: SourceFacts, span: Span) -> Iterator[tuple[Vi
                 yield frame, (index - span.start_frame) * step_s
         return
     clock, last_s = Clock.of(facts), -1.0
-    for frame, pts in raw_frames(path, facts, clock.pts(span.start_s), clock.pts(span.end_s)):
+    frames = raw_frames(path, facts, clock.pts(span.start_s), clock.pts(span.end_s), beat)
+    # No further than the span's own frames: right behind them the file may be damaged.
+    for frame, pts in islice(frames, span.num_frames):
         time_s = clock.seconds(pts) - span.start_s if pts is not None else last_s
         last_s = max(time_s, last_s + float(_TICKS)) if last_s >= 0 else 0.0
         yield frame, last_s
@@ -247,24 +235,32 @@ def _at_rate(
         index += 1
 
 
-def _copyable(path: Path, facts: SourceFacts, start_pts: int, end_pts: int) -> list[av.Packet]:
-    """Collect packets in decoding order from the first keyframe in the span, up to a closed end."""
+def _copyable(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> tuple[list[av.Packet], Span]:
+    """Collect packets in decoding order from the first keyframe in the span, up to a closed end.
+
+    Returns:
+        The packets, and the span of their frames.
+    """
+    clock = Clock.of(facts)
+    start_pts, end_pts = clock.pts(span.start_s), clock.pts(span.end_s)
     packets: list[av.Packet] = []
+    skipped = 0
     with open_video(path) as container:
         stream = stream_of(container, facts.stream_index)
         try:
-            container.seek(start_pts, stream=stream, backward=True)
-            first = None
+            if span.start_s > 0:
+                early_s = EARLY_SEEK_S.get(facts.container, 0.0)
+                container.seek(max(facts.zero_pts, start_pts - round(early_s / facts.time_base)), stream=stream)
             for packet in container.demux(stream):
+                beat(0.0)
                 if packet.pts is None or packet.is_discard:
                     continue
-                if first is None:
-                    if packet.is_keyframe and packet.pts >= start_pts:
-                        first = packet.pts
-                    else:
-                        continue
-                if packet.pts < first:
-                    continue  # refers to what lies before the keyframe
+                if not packets and not (packet.is_keyframe and packet.pts >= start_pts):
+                    skipped += start_pts <= packet.pts < end_pts
+                    continue
+                if packets and packet.pts < packets[0].pts:
+                    skipped += packet.pts >= start_pts  # refers to what lies before the keyframe
+                    continue
                 if packet.dts is not None and packet.dts >= end_pts:
                     break
                 packets.append(packet)
@@ -272,12 +268,16 @@ def _copyable(path: Path, facts: SourceFacts, start_pts: int, end_pts: int) -> l
             raise MediaError(reason(error)) from None
     # The longest run, in decoding order, whose frames are the first ones in presentation order too.
     ordered = sorted(p.pts for p in packets)
-    best, highest = 0, -1
-    for n, packet in enumerate(packets, 1):
+    count, highest = 0, -1
+    for number, packet in enumerate(packets, 1):
         highest = max(highest, packet.pts)
-        if highest < end_pts and highest == ordered[n - 1]:
-            best = n
-    return packets[:best]
+        if highest < end_pts and highest == ordered[number - 1]:
+            count = number
+    if not count:
+        return [], span
+    end_s = min(clock.seconds(ordered[count]), span.end_s) if count < len(ordered) else span.end_s
+    kept = Span(clock.seconds(ordered[0]), end_s, span.start_frame + skipped, count)
+    return packets[:count], kept
 
 
 def _writing(path: Path) -> av.container.OutputContainer:
