@@ -20,7 +20,7 @@ from curation.recipe import Recipe
 from curation.samples import SampleStore, encode_samples
 from curation.schema import GOES_ON, blank_row, work_schema
 from curation.shots.divide import Divider, Piece
-from curation.shots.types import CoarseFrame
+from curation.shots.types import Boundary, CoarseFrame
 from curation.sources import looks_like_image
 from curation.types import Beat, ClipInput, Frames, Operator, Row, Sampling, Segment, Source, SourceFacts, Span
 from curation.video.decode import Clock, FrameReader, read_frames
@@ -31,6 +31,8 @@ from curation.video.segments import divide_source
 
 NAMESPACE = uuid.UUID("5e1ec751-0000-5000-8000-000000000001")
 PREVIEW = Sampling(rate_fps=2.0, count=4, short_side_px=144, color="rgb")
+LEAST_GAP_S, LEAST_GAP_FRAMES = 0.5, 5
+"""At an even frame rate, a longer step means lost frames: some formats skip damage without a word."""
 OVERRUN_S = 1.0
 """How far past its end a segment looks, to tell whether a cut lies exactly on the border."""
 
@@ -203,13 +205,17 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
     store = SampleStore(scorer.samplings, previous_s)
     divider = Divider(shots.min_s, shots.max_s, shots.trim_s)
     settings = plan.recipe.detector
-    detector, lag_s = settings.start(task.facts.fps or 25.0), settings.lag_s
+    fps = task.facts.fps or 25.0
+    detector, lag_s = settings.start(fps), settings.lag_s
+    gaps: deque[tuple[int, float, float]] = deque()  # first frame after a gap, where it begins and ends
+    ends: dict[int, float] = {}  # by that frame: when the one before it ends
     coarse_held: deque[CoarseFrame] = deque()
     count, end_s, error = 0, start_s, None
     border = GOES_ON if border_s is not None else 0
 
     def row_of(piece: Piece) -> Row:
-        span = Span(piece.start_s, piece.end_s, piece.start, piece.end - piece.start)
+        end_s = ends.get(piece.end, piece.end_s)
+        span = Span(piece.start_s, end_s, piece.start, piece.end - piece.start)
         fixed = {
             "clip_id": clip_id(task.source_id, task.source, f"{span.start_s:.6f}-{span.end_s:.6f}"),
             "shot_index": piece.shot,
@@ -228,6 +234,10 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
             coarse_held.popleft()
         return row
 
+    def lost_row(lost_s: float, again_s: float) -> Row:
+        lost = MediaError(f"no frames until {again_s:.2f} s", lost_s)
+        return failed_row(plan, task.source, "analyse", lost, task)
+
     frames = clock.each("decode", reader_of(plan)(task.source.file, task.facts, segment.start_pts, read_to, beat))
     boundaries = []
     try:
@@ -242,13 +252,21 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
             with clock.step("samples"):
                 store.offer(frame, coarse.luma)
                 coarse_held.append(coarse)
+            if not task.facts.is_vfr and count and frame.time_s - end_s > max(LEAST_GAP_S, LEAST_GAP_FRAMES / fps):
+                gaps.append((count, end_s, frame.time_s))
+                ends[count] = end_s
             divider.push(frame.time_s)
             with clock.step("shots"):
                 found = detector.push(coarse)
-            for boundary in found:
+            settled_s = frame.time_s - lag_s
+            while gaps and gaps[0][2] <= settled_s:
+                index, lost_s, again_s = gaps.popleft()
+                found.append(Boundary(index, index))
+                yield lost_row(lost_s, again_s)
+            for boundary in sorted(found):
                 for piece in divider.close(boundary):
                     yield row_of(piece)
-            for piece in divider.settle(frame.time_s - lag_s):
+            for piece in divider.settle(settled_s):
                 yield row_of(piece)
             count, end_s = count + 1, round(frame.time_s + frame.duration_s, 6)
             beat(frame.duration_s)
@@ -259,7 +277,10 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
     with clock.step("shots"):
         boundaries += detector.finish()
     divider.end(end_s)
-    for boundary in boundaries:
+    for index, lost_s, again_s in gaps:
+        boundaries.append(Boundary(index, index))
+        yield lost_row(lost_s, again_s)
+    for boundary in sorted(boundaries):
         if boundary.start <= count <= boundary.end:
             border = max(0, boundary.end - count) if border_s is not None else 0
         if boundary.start >= count:

@@ -15,7 +15,7 @@ from curation.cut import FOLDER
 from curation.errors import UserError
 from curation.files import atomic_write, recover_swap, remove_leftovers
 from curation.judge import blank_captions, judge_table, rules_of, still_standing
-from curation.recipe import Recipe, render_recipe, what_differs
+from curation.recipe import Recipe, Rule, render_recipe, what_differs
 from curation.retire import retire, settle_files
 from curation.schema import BY_NAME, FINISH_COLUMNS
 from curation.table import (
@@ -124,31 +124,31 @@ def write_recipe(out: Path, recipe: Recipe) -> None:
 def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
     """Judge the whole table by the recipe's rules, and let it hold just what a fresh run would. Decodes nothing.
 
+    Scores of a later step have no place in rows that an earlier one rejects, captions and files none in
+    rows that are not accepted: they are set aside, and come back when the rules let them.
+
     Returns:
         The judged table, as it was written.
     """
     rules = rules_of(recipe)
-    table = judge_table(read_table(out, recipe.operators), rules)
-    table = judge_table(retire(out, table, _without_place(table, recipe)), rules)
+    table = read_table(out, recipe.operators)
+    pools = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
+    columns = [*(c for pool in pools for c in pool), *FINISH_COLUMNS]
+    for number, pool in enumerate(pools):
+        if not recipe.score_rejected:
+            later = {c for other in pools[number:] for c in other}
+            earlier_rules = {c: r for c, r in rules.items() if c not in later}
+            table = retire(out, table, columns, pool, _rejected(table, earlier_rules))
+    table = retire(out, table, columns, FINISH_COLUMNS, _rejected(table, rules))
+    table = judge_table(table, rules)
     write_table(out, table, rules_text(rules))
     settle_files(out, table)
     return table
 
 
-def _without_place(table: pa.Table, recipe: Recipe) -> dict[str, pa.ChunkedArray]:
-    """Tell by column which rows a fresh run would not have filled: scores after a rejection, captions, files."""
-    rules = rules_of(recipe)
-    masks: dict[str, pa.ChunkedArray] = {}
-    later = [op for pool in recipe.pools.values() for op in pool.values()]
-    for pool in recipe.pools.values():
-        pending = {c for op in later for c in op.writes}
-        early = judge_table(blank_captions(table), {c: r for c, r in rules.items() if c not in pending})
-        rejected = pc.equal(early["status"], "rejected")
-        if not recipe.score_rejected:
-            masks |= {column: rejected for op in pool.values() for column in op.writes}
-        later = [op for op in later if op not in pool.values()]
-    by_rules = pc.equal(judge_table(blank_captions(table), rules)["status"], "rejected")
-    return masks | dict.fromkeys(FINISH_COLUMNS, by_rules)
+def _rejected(table: pa.Table, rules: dict[str, Rule]) -> pa.ChunkedArray:
+    """Tell which rows rules reject, whatever their captions."""
+    return pc.equal(judge_table(blank_captions(table), rules)["status"], "rejected")
 
 
 def follow_rules(out: Path, recipe: Recipe) -> None:

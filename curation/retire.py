@@ -5,7 +5,7 @@ OUT/_retired/<clip_id>.mp4    their files
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +17,34 @@ from curation.cut import FOLDER
 from curation.files import atomic_path
 
 
-def retire(out: Path, table: pa.Table, without_place: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-    """Take off values that have no place in a row any more, and give them back to rows where they have again.
+def retire(
+    out: Path, table: pa.Table, columns: Sequence[str], some: Collection[str], without_place: pa.ChunkedArray
+) -> pa.Table:
+    """Take values off rows in which they have no place any more, and give them back where they have again.
 
     Args:
         out: output folder.
-        table: the judged table.
-        without_place: by column, bool (N,): the rows in which its value has no place.
+        table: its table.
+        columns: all columns that are ever set aside.
+        some: those of them to look at now.
+        without_place: bool (N,), the rows in which their values have no place.
 
     Returns:
         The table so changed; `settle_files` then moves the files.
     """
-    store = _read(out, table.schema, without_place)
+    store = _read(out, table.schema, columns)
     where = pc.index_in(table["clip_id"], store["clip_id"].combine_chunks()).combine_chunks()
+    gone = without_place.combine_chunks()
     kept: dict[str, pa.Array] = {"clip_id": table["clip_id"].combine_chunks()}
     any_kept = pa.array(np.zeros(len(table), bool))
-    for name, mask in without_place.items():
-        now = table[name].combine_chunks()
-        earlier = store[name].combine_chunks().take(where)
-        gone, nothing = mask.combine_chunks(), pa.nulls(len(table), now.type)
-        kept[name] = pc.if_else(pc.and_(gone, pc.is_valid(now)), now, earlier)
+    for name in columns:
+        kept[name] = store[name].combine_chunks().take(where)
+        if name in some:
+            now = table[name].combine_chunks()
+            values = pc.if_else(gone, pa.nulls(len(table), now.type), pc.if_else(pc.is_valid(now), now, kept[name]))
+            kept[name] = pc.if_else(pc.and_(gone, pc.is_valid(now)), now, kept[name])
+            table = table.set_column(table.schema.get_field_index(name), name, values)
         any_kept = pc.or_(any_kept, pc.is_valid(kept[name]))
-        values = pc.if_else(gone, nothing, pc.if_else(pc.is_valid(now), now, earlier))
-        table = table.set_column(table.schema.get_field_index(name), name, values)
     _write(out, pa.table(kept).filter(any_kept))
     return table
 

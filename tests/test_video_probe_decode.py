@@ -350,21 +350,40 @@ def test_an_mp4_without_its_index_is_a_media_error(tmp_path):
         probe_video(path)
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv"])
-def test_flipped_bytes_end_the_reading_at_their_time(tmp_path, kind):
-    """Matroska is entered again at the next cluster: a second is lost without a word of FFmpeg's."""
-    path = tmp_path / f"a.{kind}"
-    write_video(path, noisy(60), 10, options={"preset": "ultrafast", "g": "10"})
+def flip_bytes(path: Path) -> None:
     data = bytearray(path.read_bytes())
     rng, at = random.Random(2), len(data) // 2
     for offset in range(at, at + 3000):
         data[offset] ^= rng.randrange(1, 256)
     path.write_bytes(bytes(data))
+
+
+def test_flipped_bytes_end_the_reading_at_their_time(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, noisy(60), 10, options={"preset": "ultrafast", "g": "10"})
+    flip_bytes(path)
     seen, error = read_until_damage(path)
     assert seen == pytest.approx([i / 10 for i in range(len(seen))], abs=0.002)
     assert 25 <= len(seen) <= 33
     assert error is not None
     assert error.time_s == pytest.approx(len(seen) / 10, abs=0.15)
+
+
+def test_frames_that_a_format_skips_without_a_word_end_a_clip_and_are_told_of(tmp_path):
+    """Matroska is entered again at the next cluster: a second is lost, and FFmpeg does not say so."""
+    path = tmp_path / "a.mkv"
+    write_video(path, noisy(60), 10, options={"preset": "ultrafast", "g": "10"})
+    flip_bytes(path)
+    shots = ShotSettings(detector="stride", min_s=0.5, max_s=10, settings={"every_s": 100.0})
+    plan, stat = Plan(Recipe(shots=shots), str(tmp_path / "out")), path.stat()
+    source = Source(str(tmp_path), path.name, stat.st_size, stat.st_mtime_ns)
+    (task,) = probe_source(plan, source, lambda seconds: None)
+    rows = list(analyse(plan, task, lambda seconds: None, StepClock()))
+    clips = sorted((r["start_s"], r["end_s"]) for r in rows if r["status"] != "failed")
+    (lost,) = [r for r in rows if r["status"] == "failed"]
+    assert len(clips) == 2 and lost["start_s"] == clips[0][1]
+    assert clips[1][0] == pytest.approx(clips[0][1] + 1.0, abs=0.15)
+    assert "no frames until" in lost["error"]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -403,8 +422,8 @@ def test_no_shot_goes_on_across_a_lost_stretch(tmp_path):
     source = Source(str(tmp_path), path.name, stat.st_size, stat.st_mtime_ns)
     tasks = probe_source(plan, source, lambda seconds: None)
     rows = [row for task in tasks for row in analyse(plan, task, lambda seconds: None, StepClock())]
-    write_part(tmp_path / "out", (), [judge(row, {}) for row in rows])
-    fold(tmp_path / "out", (), {})
+    write_part(tmp_path / "out", (), [judge(row, {}) for row in rows], "")
+    fold(tmp_path / "out", ())
     table = read_table(tmp_path / "out", ()).to_pylist()
     assert [(r["status"], r["start_s"]) for r in table] == [
         ("accepted", 0.0),
