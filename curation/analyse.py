@@ -2,63 +2,33 @@
 
 import dataclasses
 import hashlib
-import json
-import uuid
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from curation.clock import StepClock
 from curation.errors import MediaError
-from curation.files import atomic_write
 from curation.judge import rules_of, still_standing
-from curation.recipe import Recipe
+from curation.previews import PREVIEW, coarse_preview, write_previews
 from curation.samples import SampleStore, encode_samples
 from curation.schema import GOES_ON, blank_row, work_schema
 from curation.shots.divide import Divider, Piece
 from curation.shots.types import Boundary, CoarseFrame
 from curation.sources import looks_like_image
-from curation.types import Beat, ClipInput, Frames, Operator, Row, Sampling, Segment, Source, SourceFacts, Span
+from curation.types import Beat, ClipInput, Frames, Operator, Row, Sampling, Segment, Source, Span
 from curation.video.decode import Clock, FrameReader, read_frames
 from curation.video.frame import DecodedFrame, RgbFrame
 from curation.video.image import image_facts, read_image
 from curation.video.probe import probe_video
 from curation.video.segments import divide_source
+from curation.work import Plan, Task, clip_id, failed_row, source_columns, task_columns
 
-NAMESPACE = uuid.UUID("5e1ec751-0000-5000-8000-000000000001")
-PREVIEW = Sampling(rate_fps=2.0, count=4, short_side_px=144, color="rgb")
 LEAST_GAP_S, LEAST_GAP_FRAMES = 0.5, 5
 """At an even frame rate, a longer step means lost frames: some formats skip damage without a word."""
 OVERRUN_S = 1.0
 """How far past its end a segment looks, to tell whether a cut lies exactly on the border."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What every worker of a run knows: the recipe, the output folder, and which run it is."""
-
-    recipe: Recipe
-    out: str
-    run: str = ""
-
-    @property
-    def writers(self) -> tuple[str, ...]:
-        """Operators whose columns the table has."""
-        return tuple(self.recipe.operators)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One segment of a source, ready to be decoded: the unit of work."""
-
-    source: Source
-    source_id: str
-    facts: SourceFacts
-    segment: Segment
 
 
 def probe_source(plan: Plan, source: Source, beat: Beat) -> list[Task]:
@@ -120,30 +90,6 @@ def analyse(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Ro
         yield held | totals | {"_segment_rows": count}
 
 
-def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
-    """Give the row that says what was lost: a whole source, or a stretch from the error's time on."""
-    span = "" if error.time_s is None else f"{error.time_s:.6f}-"
-    row = blank_row(work_schema(plan.writers))
-    row |= _source_columns(source) | {
-        "clip_id": clip_id(task.source_id if task else "", source, f"{step}:{span}"),
-        "type": "image" if looks_like_image(source.file) else "video",
-        "start_s": error.time_s,
-        "status": "failed",
-        "reasons": [],
-        "error": f"{step}: {error}" + (f" (from {error.time_s:.2f} s on)" if error.time_s is not None else ""),
-        "_segment": 0,
-        "_segments": 1,
-        "_segment_rows": 1,  # `analyse` knows better for a stretch
-        "_segment_frames": 0,
-    }
-    return row | _task_columns(task) if task else row
-
-
-def clip_id(source_id: str, source: Source, span: str) -> str:
-    """Give the uuid5 of source content, input-relative path and span."""
-    return str(uuid.uuid5(NAMESPACE, json.dumps([source_id, source.path, span])))
-
-
 def reader_of(plan: Plan) -> FrameReader:
     """Give the frame reader that the recipe asks for."""
     if plan.recipe.reader == "decord":
@@ -176,7 +122,7 @@ class _ClipScorer:
     def row(self, span: Span, store: SampleStore, fixed: Row, fallback: Frames | None) -> Row:
         facts = self.task.facts
         row = blank_row(work_schema(self.plan.writers))
-        row |= _source_columns(self.task.source) | _task_columns(self.task) | fixed
+        row |= source_columns(self.task.source) | task_columns(self.task) | fixed
         for name, sampling, score in self._scorers:
             with self.clock.step(name):
                 frames = store.take(sampling, span) if sampling else Frames(np.zeros((0, 2, 2), np.uint8), np.zeros(0))
@@ -210,7 +156,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
     gaps: deque[tuple[int, float, float]] = deque()  # first frame after a gap, where it begins and ends
     ends: dict[int, float] = {}  # by that frame: when the one before it ends
     coarse_held: deque[CoarseFrame] = deque()
-    count, end_s, error = 0, start_s, None
+    count, last_s, end_s, error = 0, start_s, start_s, None
     border = GOES_ON if border_s is not None else 0
 
     def row_of(piece: Piece) -> Row:
@@ -228,7 +174,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
             "start_frame": span.start_frame,
             "num_frames": span.num_frames,
         }
-        row = scorer.row(span, store, fixed, _coarse_preview(coarse_held, span))
+        row = scorer.row(span, store, fixed, coarse_preview(coarse_held, span))
         store.drop_before(span.end_s)
         while coarse_held and coarse_held[0].time_s < span.end_s - 1e-6:
             coarse_held.popleft()
@@ -252,9 +198,10 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
             with clock.step("samples"):
                 store.offer(frame, coarse.luma)
                 coarse_held.append(coarse)
-            if not task.facts.is_vfr and count and frame.time_s - end_s > max(LEAST_GAP_S, LEAST_GAP_FRAMES / fps):
-                gaps.append((count, end_s, frame.time_s))
-                ends[count] = end_s
+            if not task.facts.is_vfr and count and frame.time_s - last_s > max(LEAST_GAP_S, LEAST_GAP_FRAMES / fps):
+                ends[count] = round(last_s + 1 / fps, 6)
+                gaps.append((count, ends[count], frame.time_s))
+            last_s = frame.time_s
             divider.push(frame.time_s)
             with clock.step("shots"):
                 found = detector.push(coarse)
@@ -338,70 +285,3 @@ def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
         store.offer(frame, frame.coarse().luma)
         beat(0.0)
     return encode_samples({name: store.take(s, span) for name, s in samplings.items()})
-
-
-def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
-    """Write up to four small JPEGs of a clip: `previews/<first two hex digits>/<clip_id>-<n>.jpg`."""
-    for number, picture in enumerate(frames.pixels):
-        jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-        path = preview_path(out, clip_id, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, jpeg)
-
-
-def preview_path(out: Path, clip_id: str, number: int) -> Path:
-    """Give where a clip's preview lies."""
-    return out / "previews" / clip_id[:2] / f"{clip_id}-{number}.jpg"
-
-
-def _coarse_preview(held: deque[CoarseFrame], span: Span) -> Frames | None:
-    """Give a preview of a clip too short for the sampling grid, from its coarse frames."""
-    inside = [c for c in held if span.start_s - 1e-6 <= c.time_s < span.end_s - 1e-6]
-    chosen = inside[:: max(1, len(inside) // 4)][:4]
-    if not chosen:
-        return None
-    pictures = []
-    for coarse in chosen:
-        height, width = coarse.luma.shape
-        u, v = (cv2.resize(plane, (width, height)) for plane in coarse.chroma)
-        pictures.append(cv2.cvtColor(np.dstack([coarse.luma, v, u]), cv2.COLOR_YCrCb2RGB))
-    return Frames(np.stack(pictures), np.array([c.time_s for c in chosen]))
-
-
-def _source_columns(source: Source) -> Row:
-    return {
-        "source_path": source.path,
-        "source_root": source.root,
-        "source_size_bytes": source.size_bytes,
-        "source_mtime_ns": source.mtime_ns,
-    }
-
-
-def _task_columns(task: Task) -> Row:
-    facts = task.facts
-    return {
-        "type": facts.type,
-        "source_id": task.source_id,
-        "width_px": facts.width_px,
-        "height_px": facts.height_px,
-        "short_side_px": min(facts.width_px, facts.height_px),
-        "area_px": facts.width_px * facts.height_px,
-        "fps": facts.fps,
-        "codec": facts.codec,
-        "_task": task_to_json(task),
-        "_segment": task.segment.index,
-        "_segments": task.segment.count,
-    }
-
-
-def task_to_json(task: Task) -> str:
-    """Pack a task, to travel in a row."""
-    return json.dumps(dataclasses.asdict(task))
-
-
-def task_from_json(text: str) -> Task:
-    """Unpack a task."""
-    values = json.loads(text)
-    return Task(
-        Source(**values["source"]), values["source_id"], SourceFacts(**values["facts"]), Segment(**values["segment"])
-    )

@@ -18,6 +18,7 @@ from curation import analyse
 from curation.clock import StepClock
 from curation.cut import cut_clip
 from curation.errors import MediaError
+from curation.work import Plan
 
 BEAT_EVERY_S = 0.5
 
@@ -59,7 +60,7 @@ def serve(connection: Connection) -> None:
             connection.send(("bug", traceback.format_exc(), clock.take()))
 
 
-def _tasks(plan: analyse.Plan, beat: "_Beat", clock: StepClock) -> dict[str, Callable[..., Iterator[Any]]]:
+def _tasks(plan: Plan, beat: "_Beat", clock: StepClock) -> dict[str, Callable[..., Iterator[Any]]]:
     def probe(source: Any) -> Iterator[Any]:
         with clock.step("probe"):
             tasks = analyse.probe_source(plan, source, beat)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from curation.analyse import Plan, Task, reader_of
+from curation.analyse import reader_of
 from curation.errors import MediaError
 from curation.samples import SampleStore, encode_samples
 from curation.types import Beat, Row, Sampling, Span
 from curation.video.decode import Clock
 from curation.video.write import Box, Written, copy_streams, transcode, write_image
+from curation.work import Plan, Task
 
 FOLDER = "train"
 

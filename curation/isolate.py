@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from curation.analyse import Plan
 from curation.errors import MediaError
 from curation.types import Beat
+from curation.work import Plan
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
@@ -88,6 +88,7 @@ class MediaProcess:
     def _once(self, on_beat: Beat, name: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
         connection = self._connection or self._start()
         silence_s = self._plan.recipe.limits.silence_s
+        _bound_waiting(connection, silence_s)
         self._guarded(lambda: connection.send((name, arguments)), silence_s)
         while True:
             kind, *values = self._guarded(connection.recv, silence_s)
@@ -114,10 +115,6 @@ class MediaProcess:
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
-        whole, fraction = divmod(self._plan.recipe.limits.silence_s, 1)
-        patience = struct.pack("ll", int(whole), int(fraction * 1e6))  # a timeval
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, option, patience)
         home = str(Path(__file__).resolve().parents[1])
         environment = os.environ | ONE_THREAD
         environment["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -149,6 +146,15 @@ class MediaProcess:
     def _count(self, spent: dict[str, float]) -> None:
         for step, seconds in spent.items():
             self.cpu_s[step] = self.cpu_s.get(step, 0.0) + seconds
+
+
+def _bound_waiting(connection: Connection, seconds: float) -> None:
+    """Let the connection's socket give up after a while, also in the middle of a message."""
+    whole, fraction = divmod(seconds, 1)
+    patience = struct.pack("ll", int(whole), int(fraction * 1e6))  # a timeval
+    with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as same:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, option, patience)
 
 
 class MediaPool:

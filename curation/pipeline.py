@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 
-from curation.analyse import Plan
 from curation.errors import UserError
 from curation.export import export
 from curation.files import atomic_write
@@ -24,6 +23,7 @@ from curation.steps import source_row, steps_of, unfinished_row
 from curation.summary import Summary, summarise
 from curation.table import drop_parts, fold, read_table
 from curation.types import Captioner, Source
+from curation.work import Plan
 
 PACKAGES = ("ray", "av", "scenedetect-headless", "opencv-python-headless", "rapidocr", "numpy", "pyarrow")
 

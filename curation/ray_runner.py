@@ -21,12 +21,12 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches 
 import pyarrow as pa  # noqa: E402 - Ray takes its settings from the environment
 import ray  # noqa: E402
 
-from curation.analyse import Plan  # noqa: E402
 from curation.errors import UserError  # noqa: E402
 from curation.progress import Display, Tally  # noqa: E402
 from curation.schema import work_schema  # noqa: E402
 from curation.steps import Done, Process, Step  # noqa: E402
 from curation.types import Row  # noqa: E402
+from curation.work import Plan  # noqa: E402
 
 MODEL_CPUS = 0.1
 """What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""

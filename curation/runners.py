@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from curation.analyse import Plan
 from curation.isolate import close_media
 from curation.progress import Display, Tally
 from curation.steps import Done, Process, Step
 from curation.types import Row
+from curation.work import Plan
 
 
 class Runner(Protocol):

@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from curation.analyse import Plan, Task, failed_row, task_from_json, task_to_json
 from curation.captions import caption_rows
 from curation.clock import StepClock
 from curation.errors import MediaError
@@ -24,6 +23,7 @@ from curation.samples import decode_samples
 from curation.schema import blank_row, work_schema
 from curation.table import rules_text, write_part
 from curation.types import Captioner, ClipInput, Operator, Row, Scorer, Scores, Source, SourceFacts, Span
+from curation.work import Plan, Task, failed_row, task_from_json, task_to_json
 
 
 @dataclass(frozen=True)

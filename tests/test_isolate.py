@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.analyse import Plan
 from curation.drawing import write_video
 from curation.errors import MediaError
 from curation.isolate import InternalError, MediaPool, MediaProcess, close_media, media_pool
 from curation.recipe import CutSettings, Limits, Recipe, ShotSettings
 from curation.types import Source
+from curation.work import Plan
 
 
 def draw(path: Path, seconds: int = 8, fps: int = 12) -> Source:

@@ -46,10 +46,29 @@ def _with_overrides(raw, overrides):
         return load_recipe(file, overrides, TABLES)
 
 
+def defaults() -> Recipe:
+    """All defaults, with those of the detector and the captioner spelled out."""
+    shots, caption = ShotSettings(), CaptionSettings()
+    return Recipe(
+        shots=dataclasses.replace(shots, settings=plain(DETECTORS[shots.detector]())),
+        caption=dataclasses.replace(caption, settings=plain(TABLES.captioners[caption.captioner]())),
+    )
+
+
 def test_no_recipe_is_all_defaults():
     found, captioner = load_recipe(None, [], TABLES)
-    assert found == Recipe()
+    assert found == defaults()
     assert isinstance(captioner, TABLES.captioners["template"])
+
+
+def test_a_resolved_recipe_spells_out_the_settings_of_its_detector_and_captioner():
+    """An output follows them though defaults change."""
+    found = recipe("shots: {detector: fused, settings: {threshold: 9}}")
+    assert found.shots.settings == plain(DETECTORS["fused"]()) | {"threshold": 9.0}
+    assert found.detector == DETECTORS["fused"](threshold=9.0)
+    assert set(found.caption.settings) == {f.name for f in dataclasses.fields(TABLES.captioners["template"]) if f.init}
+    assert recipe_values(found)["shots"]["settings"] == found.shots.settings
+    assert what_differs(found, recipe()) == ["shots.settings.threshold"]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +118,9 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(text, message):
         ("operators: motion", r"operators: expected names and settings"),
         ("operators: {motion: 3}", r"operators.motion: expected keys and values, got 3"),
         ("operators: {motion: {rate_fps: fast}}", r"operators.motion.rate_fps: expected float"),
-        ("rules: [motion]", r"rules: expected"),
-        ("rules: 3", r"rules: expected"),
+        ("rules: [motion]", r"rules: expected columns with min and max, got \['motion'\]"),
+        ("rules: 3", r"rules: expected columns with min and max, got 3"),
+        ("rules: motion", r"rules: expected columns with min and max, got 'motion'"),
         ("operators: {motion: }\nrules: {motion: 0.5}", r"rules.motion: expected keys and values, got 0.5"),
         ("operators: {motion: }\nrules: {motion: {min: low}}", r"rules.motion.min: expected float"),
         ("operators: {motion: }\nrules: {motion: {min: .nan}}", r"rules.motion.min: not a number"),
@@ -217,7 +237,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(UserError, match="not valid YAML"):
         load_recipe(tmp_path / "control.yaml", [], TABLES)
     (tmp_path / "empty.yaml").write_text("")
-    assert load_recipe(tmp_path / "empty.yaml", [], TABLES)[0] == Recipe()
+    assert load_recipe(tmp_path / "empty.yaml", [], TABLES)[0] == defaults()
 
 
 # -- round trip

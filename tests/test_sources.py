@@ -10,6 +10,7 @@ import pytest
 
 from curation.errors import UserError
 from curation.sources import find_sources, looks_like_image
+from curation.types import Source
 
 
 def make(root: Path, *names: str, content: str = "") -> None:
@@ -19,11 +20,11 @@ def make(root: Path, *names: str, content: str = "") -> None:
         file.write_text(content or name)
 
 
-def found(*inputs, known=None) -> list[tuple[str, str]]:
+def found(*inputs, known=()) -> list[tuple[str, str]]:
     return [(s.root, s.path) for s in find_sources([str(i) for i in inputs], known)]
 
 
-def paths(*inputs, known=None) -> list[str]:
+def paths(*inputs, known=()) -> list[str]:
     return [path for _, path in found(*inputs, known=known)]
 
 
@@ -60,7 +61,19 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (tmp_path / "in/out").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/gone.mp4").symlink_to(tmp_path / "nothing.mp4")
     (tmp_path / "in/link.mp4").symlink_to(tmp_path / "elsewhere/c.mp4")
-    assert paths(tmp_path / "in") == ["a.mp4", "link.mp4", "deep/b.mp4", "out/c.mp4"]
+    assert paths(tmp_path / "in") == ["a.mp4", "gone.mp4", "link.mp4", "deep/b.mp4", "out/c.mp4"]
+
+
+def test_a_broken_link_is_a_source_if_its_name_is_that_of_a_video_or_image(tmp_path):
+    """It becomes a row that failed; a link that vanished without a word would be footage lost unseen."""
+    (tmp_path / "in").mkdir()
+    for name in ("gone.mp4", "gone.jpg", "gone.txt", "gone", ".gone.mp4"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "nothing")
+    (tmp_path / "in/self.mp4").symlink_to("self.mp4")
+    sources = find_sources([str(tmp_path / "in")])
+    assert [s.path for s in sources] == ["gone.jpg", "gone.mp4", "self.mp4"]
+    assert [s.mtime_ns for s in sources] == [s.file.lstat().st_mtime_ns for s in sources]
+    assert paths(tmp_path / "in" / "gone.*") == ["gone.jpg", "gone.mp4"]
 
 
 def test_globs(tmp_path, monkeypatch):
@@ -186,6 +199,14 @@ def test_odd_names(tmp_path, name):
     assert paths(tmp_path / "in") == paths(tmp_path / "in" / name) == [name]
 
 
+def test_a_name_that_is_not_utf8_is_escaped_and_the_same_each_time(tmp_path):
+    """File names are bytes; the table holds text."""
+    make(tmp_path, "in/" + os.fsdecode(b"caf\xe9.mp4"), "in/é.mp4", content="x")
+    before = find_sources([str(tmp_path / "in")])
+    assert sorted(s.path for s in before) == ["caf\\xe9.mp4", "é.mp4"]
+    assert find_sources([str(tmp_path / "in")], before) == before
+
+
 def test_every_path_leads_to_its_file(tmp_path):
     make(tmp_path, "a/x.mp4", "b/x.mp4", "b/a/x.mp4", "a/a/x.mp4", "c/b/x.mp4")
     inputs = [str(tmp_path / n) for n in ("a", "b", "c/b", "a/a")]
@@ -197,8 +218,8 @@ def test_every_path_leads_to_its_file(tmp_path):
 # -- an output that has sources already
 
 
-def known_of(*inputs) -> dict[str, str]:
-    return {path: root for root, path in found(*inputs)}
+def known_of(*inputs) -> list[Source]:
+    return find_sources([str(i) for i in inputs])
 
 
 def test_known_sources_keep_their_paths_in_any_order_of_inputs(tmp_path):
@@ -228,6 +249,35 @@ def test_footage_that_was_moved_keeps_its_paths(tmp_path):
         (str(tmp_path / "new"), "a.mp4"),
         (str(tmp_path / "new"), "x/b.mp4"),
     ]
+
+
+def test_only_the_same_file_counts_as_moved(tmp_path):
+    """The same name alone says nothing: gone there, and of the same size and time here."""
+    make(tmp_path, "old/a.mp4", "old/b.mp4", "old/c.mp4", "old/d.mp4", content="12345")
+    known = known_of(tmp_path / "old")
+    (tmp_path / "new").mkdir()
+    for source in known:
+        name, mtime = source.path, source.mtime_ns
+        content = "1234567" if name == "a.mp4" else "12345"
+        make(tmp_path, f"new/{name}", content=content)
+        os.utime(tmp_path / "new" / name, ns=(0, mtime + (name == "b.mp4") * 1_000_000_000))
+        if name != "c.mp4":
+            source.file.unlink()
+    new, above = str(tmp_path / "new"), str(tmp_path)
+    assert found(tmp_path / "new", known=known) == [
+        (above, "new/a.mp4"),  # of another size
+        (above, "new/b.mp4"),  # of another time
+        (above, "new/c.mp4"),  # still there as well
+        (new, "d.mp4"),
+    ]
+
+
+def test_a_known_source_that_changed_keeps_its_path_with_its_new_size_and_time(tmp_path):
+    make(tmp_path, "in/a.mp4", content="12345")
+    known = known_of(tmp_path / "in")
+    make(tmp_path, "in/a.mp4", content="1234567")
+    os.utime(tmp_path / "in/a.mp4", ns=(0, 42))
+    assert find_sources([str(tmp_path / "in")], known) == [Source(str(tmp_path / "in"), "a.mp4", 7, 42)]
 
 
 def test_a_known_source_keeps_its_path_when_its_namesake_is_deleted(tmp_path):

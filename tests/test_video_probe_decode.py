@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from curation.analyse import Plan, analyse, probe_source
+from curation.analyse import analyse, probe_source
 from curation.clock import StepClock
 from curation.drawing import write_video
 from curation.errors import MediaError
@@ -22,6 +22,7 @@ from curation.types import Source
 from curation.video.decode import read_frames
 from curation.video.probe import displayed_size, probe_video
 from curation.video.segments import divide_source
+from curation.work import Plan
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (235, 235, 235)
 CORNERS = {"top left": RED, "top right": GREEN, "bottom left": BLUE, "bottom right": WHITE}

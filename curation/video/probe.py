@@ -147,13 +147,13 @@ def _mean_rate(stream: VideoStream, scan: PacketScan) -> float | None:
 
 
 def _is_vfr(pts: np.ndarray) -> bool:
-    """Tell whether more than one in fifty frame intervals differs from the median by a fifth (and 2 ticks)."""
+    """Tell whether more than one in twenty frame intervals differs from the median by a fifth (and 2 ticks)."""
     steps = np.diff(pts)
     if len(steps) < 2:
         return False
     usual = float(np.median(steps))
     uneven = np.abs(steps - usual) > max(0.2 * usual, 2)
-    return bool(uneven.mean() > 0.02)
+    return bool(uneven.mean() > 0.05)
 
 
 def _declared_duration_s(container: InputContainer, stream: VideoStream, zero_pts: int) -> float | None:

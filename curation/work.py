@@ -1,0 +1,103 @@
+"""The unit of work and its rows: what a run knows, which segment is meant, and how rows are named."""
+
+import dataclasses
+import json
+import uuid
+from dataclasses import dataclass
+
+from curation.errors import MediaError
+from curation.recipe import Recipe
+from curation.schema import blank_row, work_schema
+from curation.sources import looks_like_image
+from curation.types import Row, Segment, Source, SourceFacts
+
+NAMESPACE = uuid.UUID("5e1ec751-0000-5000-8000-000000000001")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker of a run knows: the recipe, the output folder, and which run it is."""
+
+    recipe: Recipe
+    out: str
+    run: str = ""
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """Operators whose columns the table has."""
+        return tuple(self.recipe.operators)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One segment of a source, ready to be decoded: the unit of work."""
+
+    source: Source
+    source_id: str
+    facts: SourceFacts
+    segment: Segment
+
+
+def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
+    """Give the row that says what was lost: a whole source, or a stretch from the error's time on."""
+    span = "" if error.time_s is None else f"{error.time_s:.6f}-"
+    row = blank_row(work_schema(plan.writers))
+    row |= source_columns(source) | {
+        "clip_id": clip_id(task.source_id if task else "", source, f"{step}:{span}"),
+        "type": "image" if looks_like_image(source.file) else "video",
+        "start_s": error.time_s,
+        "status": "failed",
+        "reasons": [],
+        "error": f"{step}: {error}" + (f" (from {error.time_s:.2f} s on)" if error.time_s is not None else ""),
+        "_segment": 0,
+        "_segments": 1,
+        "_segment_rows": 1,  # `analyse` knows better for a stretch
+        "_segment_frames": 0,
+    }
+    return row | task_columns(task) if task else row
+
+
+def clip_id(source_id: str, source: Source, span: str) -> str:
+    """Give the uuid5 of source content, input-relative path and span."""
+    return str(uuid.uuid5(NAMESPACE, json.dumps([source_id, source.path, span])))
+
+
+def source_columns(source: Source) -> Row:
+    """Give a source's columns."""
+    return {
+        "source_path": source.path,
+        "source_root": source.root,
+        "source_size_bytes": source.size_bytes,
+        "source_mtime_ns": source.mtime_ns,
+    }
+
+
+def task_columns(task: Task) -> Row:
+    """Give the columns that every row of a segment shares."""
+    facts = task.facts
+    return {
+        "type": facts.type,
+        "source_id": task.source_id,
+        "width_px": facts.width_px,
+        "height_px": facts.height_px,
+        "short_side_px": min(facts.width_px, facts.height_px),
+        "area_px": facts.width_px * facts.height_px,
+        "fps": facts.fps,
+        "codec": facts.codec,
+        "_task": task_to_json(task),
+        "_segment": task.segment.index,
+        "_segments": task.segment.count,
+    }
+
+
+def task_to_json(task: Task) -> str:
+    """Pack a task, to travel in a row."""
+    return json.dumps(dataclasses.asdict(task))
+
+
+def task_from_json(text: str) -> Task:
+    """Unpack a task."""
+    values = json.loads(text)
+    return Task(
+        Source(**values["source"]), values["source_id"], SourceFacts(**values["facts"]), Segment(**values["segment"])
+    )
