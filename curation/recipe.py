@@ -183,7 +183,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str], tables: Tables) -> 
 def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
     """Turn plain YAML values into a recipe and its captioner; raises as `load_recipe` does."""
     raw = dict(raw)
-    named = raw.pop("operators", None) or {}
+    named = raw.pop("operators", None)
+    named = {} if named is None else named
     if not isinstance(named, Mapping):
         raise UserError(f"operators: expected names and settings, got {named!r}")
     operators = {
@@ -191,7 +192,7 @@ def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
         for name, settings in named.items()
         if settings is not False
     }
-    rules = raw.get("rules") or {}
+    rules = {} if raw.get("rules") is None else raw["rules"]
     if not isinstance(rules, Mapping):
         raise UserError(f"rules: expected columns with min and max, got {rules!r}")
     recipe = build(Recipe, {**raw, "rules": {str(k): v for k, v in rules.items() if v is not False}}, "recipe")

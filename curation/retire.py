@@ -52,7 +52,7 @@ def retire(
 def settle_files(out: Path, table: pa.Table) -> None:
     """Make `train/` hold just the files that the table names: others are set aside, missing ones brought back."""
     named = set(pc.drop_null(table["clip_path"]).to_pylist())
-    for part in (out / "_parts").glob("*.parquet"):  # finished clips of unfinished sources
+    for part in (out / "_parts").glob("[!.]*.parquet"):  # finished clips of unfinished sources
         named |= set(pc.drop_null(pq.read_table(part, columns=["clip_path"])["clip_path"]).to_pylist())
     train, aside = out / FOLDER, out / "_retired"
     if train.is_dir():

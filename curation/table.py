@@ -45,6 +45,11 @@ def parts_folder(out: Path) -> Path:
     return out / "_parts"
 
 
+def _parts(out: Path) -> list[Path]:
+    """Give the complete parts; a name with a dot in front is a part that a killed worker left half written."""
+    return sorted(parts_folder(out).glob("[!.]*.parquet"))
+
+
 def read_table(out: Path, writers: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Read the table, or some of its columns; empty when there is none yet."""
     schema = table_schema(writers)
@@ -114,7 +119,7 @@ def fold(out: Path, writers: Iterable[str]) -> Unfinished:
     """
     writers = tuple(writers)
     schema = part_schema(writers)
-    files = sorted(parts_folder(out).glob("*.parquet"))
+    files = _parts(out)
     if not files:
         return Unfinished({})
     newest: dict[str, Row] = {}
@@ -153,7 +158,7 @@ def fold(out: Path, writers: Iterable[str]) -> Unfinished:
 
 def drop_parts(out: Path, writers: Iterable[str], wanted: Container[tuple[str, int, int]]) -> None:
     """Forget finished segments of sources that are gone, or are not as they were."""
-    files = sorted(parts_folder(out).glob("*.parquet"))
+    files = _parts(out)
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     kept = [row for row in rows if _source_key(row) in wanted]
     if len(kept) == len(rows):
