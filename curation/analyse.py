@@ -229,7 +229,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
         yield lost_row(lost_s, again_s)
     for boundary in sorted(boundaries):
         if boundary.start <= count <= boundary.end:
-            border = max(0, boundary.end - count) if border_s is not None else 0
+            border = max(0, boundary.end - count) if border_s is not None and error is None else 0
         if boundary.start >= count:
             continue
         for piece in divider.close(dataclasses.replace(boundary, end=min(boundary.end, count))):
@@ -284,4 +284,6 @@ def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
     for frame in frames:
         store.offer(frame, frame.coarse().luma)
         beat(0.0)
+        if frame.time_s + frame.duration_s >= span.end_s - 1e-6:
+            break  # no further: right behind the clip the file may be damaged
     return encode_samples({name: store.take(s, span) for name, s in samplings.items()})

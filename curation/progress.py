@@ -62,18 +62,18 @@ class Display:
 
 
 def progress_line(steps: list[str], tally: Tally, total_bytes: int, elapsed_s: float) -> str:
-    """Give one line: share done, each step's clips and footage, rate and time left."""
+    """Give one line, what matters first: share done, time left, rate, then each step's clips and footage."""
     share = min(1.0, tally.bytes_done / total_bytes) if total_bytes else 1.0
     parts = [f"{share:4.0%}"]
+    if 0.02 < share < 1:
+        parts.append(f"{clock_text(elapsed_s * (1 - share) / share)} left")
+    analysed = tally.video_s["analyse"]
+    if elapsed_s > 1 and analysed:
+        parts.append(f"{analysed / elapsed_s:.1f}x real time")
     for step in steps:
         seconds = tally.video_s[step]
         unit = "sources" if step == "probe" else "clips"
         parts.append(f"{step} {tally.rows[step]} {unit}" + (f" {clock_text(seconds)}" if seconds else ""))
-    analysed = tally.video_s["analyse"]
-    if elapsed_s > 1 and analysed:
-        parts.append(f"{analysed / elapsed_s:.1f}x real time")
-    if 0.02 < share < 1:
-        parts.append(f"{clock_text(elapsed_s * (1 - share) / share)} left")
     return " | ".join(parts)
 
 

@@ -7,6 +7,7 @@ is waiting; steps that hold models are actor pools of fixed size that book a sma
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ class RayRunner:
 
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Start or join Ray, and see that the steps fit."""
+        if not ray.is_initialized():
+            print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address)
         book_workers(plan, steps, ray.cluster_resources().get("CPU", 0.0))
 
