@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Workers and media processes find the project, and the operators that tests define.
 os.environ["PYTHONPATH"] = os.pathsep.join([
-    str(Path(__file__).resolve().parents[1]),
+    *map(str, Path(__file__).resolve().parents[:2]),
     *filter(None, [os.environ.get("PYTHONPATH")]),
 ])
 

@@ -60,7 +60,7 @@ def test_no_machine_path_and_no_registry_address_is_committed() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     for name in listed or [str(p) for p in sources()]:
         text = (ROOT / name).read_text(encoding="utf-8", errors="ignore") if (ROOT / name).is_file() else ""
-        assert not re.search(r"/" + r"work/|--index-url|simple/[a-z]", text), name
+        assert not re.search("/" + "work/|--index" + "-url|simple/" + "[a-z]", text), name
 
 
 def test_one_package_provides_cv2() -> None:

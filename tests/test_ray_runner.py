@@ -1,0 +1,103 @@
+"""Fitting the steps to a machine, and running many pools on two CPUs."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from runs import assert_same_output, rows_of
+
+from captioners import CAPTIONERS
+from curation.errors import UserError
+from curation.pipeline import curate
+from curation.ray_runner import RayRunner, book_workers, start_ray
+from curation.recipe import Recipe, Tables, Workers, resolve
+from curation.runners import InlineRunner
+from curation.sources import find_sources
+from curation.steps import steps_of
+from curation.work import Plan
+from operators import OPERATORS
+from operators.brightness import Brightness
+from operators.letterbox import Letterbox
+from operators.sharpness import Sharpness
+from operators.visual_quality import VisualQuality
+
+
+@dataclass(frozen=True)
+class PooledBrightness(Brightness):
+    pool: ClassVar[str | None] = "light"
+
+
+@dataclass(frozen=True)
+class PooledSharpness(Sharpness):
+    pool: ClassVar[str | None] = "focus"
+
+
+@dataclass(frozen=True)
+class PooledLetterbox(Letterbox):
+    pool: ClassVar[str | None] = "bars"
+
+
+@dataclass(frozen=True)
+class PooledQuality(VisualQuality):
+    pool: ClassVar[str | None] = "quality"
+
+
+POOLED = OPERATORS | {
+    "brightness": PooledBrightness,
+    "sharpness": PooledSharpness,
+    "letterbox": PooledLetterbox,
+    "visual_quality": PooledQuality,
+}
+
+
+def five_pools() -> tuple[Recipe, object]:
+    names = ("motion", "brightness", "sharpness", "letterbox", "visual_quality", "text_area")
+    rules = {"brightness": {"min": 0.1}, "sharpness": {"min": 15}, "text_area": {"max": 0.02}}
+    values = {"operators": dict.fromkeys(names), "rules": rules, "cut": {"preset": "ultrafast"}}
+    return resolve(values, Tables(POOLED, CAPTIONERS))
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 7.5, 16, 64, 1000])
+def test_bookings_leave_room_for_a_task_of_every_step(cpus: float) -> None:
+    recipe, captioner = five_pools()
+    plan = Plan(recipe, "out")
+    steps = steps_of(plan, captioner)
+    bookings = book_workers(plan, steps, cpus)
+    pools = sum(b.workers * b.cpus for s in steps if s.holds_models for b in [bookings[s.name]])
+    assert len([s for s in steps if s.holds_models]) == 5
+    for step in steps:
+        assert 0 < bookings[step.name].cpus <= 1 and bookings[step.name].workers >= 1
+        assert pools + bookings[step.name].cpus <= cpus
+
+
+def test_what_cannot_fit_is_said_with_its_numbers() -> None:
+    recipe, captioner = five_pools()
+    plan = Plan(replace(recipe, workers=Workers(score=50)), "out")
+    with pytest.raises(
+        UserError, match=r"5 pools of 50 model workers .* book 25.0 CPUs of 2; .* workers.score to 2 or"
+    ):
+        book_workers(plan, steps_of(plan, captioner), 2)
+
+
+def test_no_cluster_is_said_at_once() -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("this session's own Ray is up")
+    with pytest.raises(UserError, match="no cluster answers"):
+        start_ray("127.0.0.1:1")
+
+
+def test_five_pools_run_on_two_cpus(demo_footage: Path, tmp_path: Path, ray_here: None) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in ("rushes.mp4", "phone.mp4", "postcard.jpg", "broken.mp4"):
+        shutil.copy2(demo_footage / name, sources / name)
+    recipe, captioner = five_pools()
+    for name, runner in (("ray", RayRunner()), ("inline", InlineRunner())):
+        curate(find_sources([str(sources)]), tmp_path / name, recipe, captioner, runner)
+    assert_same_output(tmp_path / "ray", tmp_path / "inline")
+    statuses = [row["status"] for row in rows_of(tmp_path / "ray").values()]
+    assert sorted(statuses) == ["accepted"] * 3 + ["failed"] + ["rejected"] * 2
