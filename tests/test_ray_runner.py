@@ -100,4 +100,4 @@ def test_five_pools_run_on_two_cpus(demo_footage: Path, tmp_path: Path, ray_here
         curate(find_sources([str(sources)]), tmp_path / name, recipe, captioner, runner)
     assert_same_output(tmp_path / "ray", tmp_path / "inline")
     statuses = [row["status"] for row in rows_of(tmp_path / "ray").values()]
-    assert sorted(statuses) == ["accepted"] * 3 + ["failed"] + ["rejected"] * 2
+    assert sorted(statuses) == ["accepted"] * 4 + ["failed"] + ["rejected"] * 2
