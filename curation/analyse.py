@@ -1,8 +1,6 @@
 """One decode of a source: shots, clips, pixel scores, frame samples and previews. Runs in the media child."""
 
-import dataclasses
 import hashlib
-from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -11,11 +9,11 @@ import numpy as np
 from curation.clock import StepClock
 from curation.errors import MediaError
 from curation.judge import rules_of, still_standing
-from curation.previews import PREVIEW, coarse_preview, write_previews
+from curation.previews import PREVIEW, write_previews
 from curation.samples import SampleStore, encode_samples
 from curation.schema import GOES_ON, blank_row, work_schema
 from curation.shots.divide import Divider, Piece
-from curation.shots.types import Boundary, CoarseFrame
+from curation.shots.split import Lost, Splitter
 from curation.sources import looks_like_image
 from curation.types import Beat, ClipInput, Frames, Operator, Row, Sampling, Segment, Source, Span
 from curation.video.decode import Clock, FrameReader, read_frames
@@ -25,8 +23,6 @@ from curation.video.probe import probe_video
 from curation.video.segments import divide_source
 from curation.work import Plan, Task, clip_id, failed_row, source_columns, task_columns
 
-LEAST_GAP_S, LEAST_GAP_FRAMES = 0.5, 5
-"""At an even frame rate, a longer step means lost frames: some formats skip damage without a word."""
 OVERRUN_S = 1.0
 """How far past its end a segment looks, to tell whether a cut lies exactly on the border."""
 
@@ -119,7 +115,8 @@ class _ClipScorer:
         own = [s for _, s, _ in self._scorers if s is not None]
         self.samplings = [*own, *self._pooled.values(), PREVIEW]
 
-    def row(self, span: Span, store: SampleStore, fixed: Row, fallback: Frames | None) -> Row:
+    def row(self, span: Span, store: SampleStore, fixed: Row) -> Row:
+        """Give a clip's row with its pixel scores, and what the steps after this one need of its frames."""
         facts = self.task.facts
         row = blank_row(work_schema(self.plan.writers))
         row |= source_columns(self.task.source) | task_columns(self.task) | fixed
@@ -129,7 +126,7 @@ class _ClipScorer:
                 if frames is not None:
                     row |= score([ClipInput(facts, span, frames)])[0]
         with self.clock.step("previews"):
-            frames = store.take(PREVIEW, span) or fallback
+            frames = store.take(PREVIEW, span) or store.coarse_pictures(span, PREVIEW.count or 1)
             if frames is not None:
                 write_previews(Path(self.plan.out), row["clip_id"], frames)
         with self.clock.step("samples"):
@@ -141,108 +138,76 @@ class _ClipScorer:
 
 def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generator[Row, None, Row]:
     """Give the rows of a segment; return its totals."""
-    shots, segment = plan.recipe.shots, task.segment
-    times = Clock.of(task.facts)
+    shots, segment, facts = plan.recipe.shots, task.segment, task.facts
+    times = Clock.of(facts)
     start_s = times.seconds(segment.start_pts) if segment.start_pts is not None else 0.0
     border_s = times.seconds(segment.end_pts) if segment.end_pts is not None else None
     read_to = times.pts(border_s + OVERRUN_S) if border_s is not None else None
-    scorer = _ClipScorer(plan, task, clock)
     previous_s = times.seconds(segment.previous_pts) if segment.previous_pts is not None else None
-    store = SampleStore(scorer.samplings, previous_s)
+
+    detector, fps = plan.recipe.detector, facts.fps or 25.0
     divider = Divider(shots.min_s, shots.max_s, shots.trim_s)
-    settings = plan.recipe.detector
-    fps = task.facts.fps or 25.0
-    detector, lag_s = settings.start(fps), settings.lag_s
-    gaps: deque[tuple[int, float, float]] = deque()  # first frame after a gap, where it begins and ends
-    ends: dict[int, float] = {}  # by that frame: when the one before it ends
-    coarse_held: deque[CoarseFrame] = deque()
-    count, last_s, end_s, error = 0, start_s, start_s, None
-    border = GOES_ON if border_s is not None else 0
+    splitter = Splitter(detector.start(fps), detector.lag_s, divider, fps, not facts.is_vfr)
+    scorer = _ClipScorer(plan, task, clock)
+    store = SampleStore(scorer.samplings, previous_s)
+    end_s, error = start_s, None
 
-    def row_of(piece: Piece) -> Row:
-        end_s = ends.get(piece.end, piece.end_s)
-        span = Span(piece.start_s, end_s, piece.start, piece.end - piece.start)
-        fixed = {
-            "clip_id": clip_id(task.source_id, task.source, f"{span.start_s:.6f}-{span.end_s:.6f}"),
-            "shot_index": piece.shot,
-            "kind": piece.kind,
-            "shot_start_s": piece.shot_start_s,
-            "shot_end_s": piece.shot_end_s,
-            "start_s": span.start_s,
-            "end_s": span.end_s,
-            "duration_s": span.duration_s,
-            "start_frame": span.start_frame,
-            "num_frames": span.num_frames,
-        }
-        row = scorer.row(span, store, fixed, coarse_preview(coarse_held, span))
-        store.drop_before(span.end_s)
-        while coarse_held and coarse_held[0].time_s < span.end_s - 1e-6:
-            coarse_held.popleft()
-        return row
+    def rows_of(found: Iterator[Piece | Lost]) -> Iterator[Row]:
+        for piece in clock.each("shots", found):
+            if isinstance(piece, Lost):
+                lost = MediaError(f"no frames until {piece.end_s:.2f} s", piece.start_s)
+                yield failed_row(plan, task.source, "analyse", lost, task)
+            else:
+                yield scorer.row(_span(piece), store, _piece_columns(piece, task))
+                store.drop_before(piece.end_s)
 
-    def lost_row(lost_s: float, again_s: float) -> Row:
-        lost = MediaError(f"no frames until {again_s:.2f} s", lost_s)
-        return failed_row(plan, task.source, "analyse", lost, task)
-
-    frames = clock.each("decode", reader_of(plan)(task.source.file, task.facts, segment.start_pts, read_to, beat))
-    boundaries = []
+    frames = clock.each("decode", reader_of(plan)(task.source.file, facts, segment.start_pts, read_to, beat))
     try:
         for frame in frames:
             with clock.step("scale"):
                 coarse = frame.coarse()
             if border_s is not None and frame.time_s >= border_s - 1e-6:
                 with clock.step("shots"):
-                    boundaries += detector.push(coarse)
+                    splitter.look_beyond(coarse)
                 beat(0.0)
                 continue
             with clock.step("samples"):
-                store.offer(frame, coarse.luma)
-                coarse_held.append(coarse)
-            if not task.facts.is_vfr and count and frame.time_s - last_s > max(LEAST_GAP_S, LEAST_GAP_FRAMES / fps):
-                ends[count] = round(last_s + 1 / fps, 6)
-                gaps.append((count, ends[count], frame.time_s))
-            last_s = frame.time_s
-            divider.push(frame.time_s)
-            with clock.step("shots"):
-                found = detector.push(coarse)
-            settled_s = frame.time_s - lag_s
-            while gaps and gaps[0][2] <= settled_s:
-                index, lost_s, again_s = gaps.popleft()
-                found.append(Boundary(index, index))
-                yield lost_row(lost_s, again_s)
-            for boundary in sorted(found):
-                for piece in divider.close(boundary):
-                    yield row_of(piece)
-            for piece in divider.settle(settled_s):
-                yield row_of(piece)
-            count, end_s = count + 1, round(frame.time_s + frame.duration_s, 6)
+                store.offer(frame, coarse)
+            yield from rows_of(splitter.push(coarse))
+            end_s = round(frame.time_s + frame.duration_s, 6)
             beat(frame.duration_s)
+        end_s = border_s if border_s is not None else end_s
     except MediaError as caught:
-        error, border = caught, 0
-    if border_s is not None and error is None:
-        end_s = border_s
-    with clock.step("shots"):
-        boundaries += detector.finish()
-    divider.end(end_s)
-    for index, lost_s, again_s in gaps:
-        boundaries.append(Boundary(index, index))
-        yield lost_row(lost_s, again_s)
-    for boundary in sorted(boundaries):
-        if boundary.start <= count <= boundary.end:
-            border = max(0, boundary.end - count) if border_s is not None and error is None else 0
-        if boundary.start >= count:
-            continue
-        for piece in divider.close(dataclasses.replace(boundary, end=min(boundary.end, count))):
-            yield row_of(piece)
-    for piece in divider.finish():
-        yield row_of(piece)
-    if error is None and count == 0:
+        error = caught if caught.time_s is not None else MediaError(str(caught), end_s if splitter.count else None)
+    yield from rows_of(splitter.finish(end_s))
+    if error is None and splitter.count == 0:
         error = MediaError("no frame could be decoded", start_s)
     if error is not None:
-        if error.time_s is None:
-            error = MediaError(str(error), round(end_s, 6) if count else None)
         yield failed_row(plan, task.source, "analyse", error, task)
-    return {"_segment_frames": count, "_segment_end_s": end_s if count else None, "_border": border}
+    border = 0
+    if border_s is not None and error is None:
+        border = GOES_ON if splitter.reach is None else splitter.reach
+    return {"_segment_frames": splitter.count, "_segment_end_s": end_s if splitter.count else None, "_border": border}
+
+
+def _span(piece: Piece) -> Span:
+    return Span(piece.start_s, piece.end_s, piece.start, piece.end - piece.start)
+
+
+def _piece_columns(piece: Piece, task: Task) -> Row:
+    span = _span(piece)
+    return {
+        "clip_id": clip_id(task.source_id, task.source, f"{span.start_s:.6f}-{span.end_s:.6f}"),
+        "kind": piece.kind,
+        "shot_index": piece.shot,
+        "shot_start_s": piece.shot_start_s,
+        "shot_end_s": piece.shot_end_s,
+        "start_s": span.start_s,
+        "end_s": span.end_s,
+        "duration_s": span.duration_s,
+        "start_frame": span.start_frame,
+        "num_frames": span.num_frames,
+    }
 
 
 def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None, Row]:
@@ -256,9 +221,9 @@ def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None
     scorer = _ClipScorer(plan, task, clock)
     frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, 1.0)
     store = SampleStore(scorer.samplings)
-    store.offer(frame, frame.coarse().luma)
+    store.offer(frame, frame.coarse())
     fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1}
-    yield scorer.row(span, store, fixed, None)
+    yield scorer.row(span, store, fixed)
     return {"_segment_frames": 1}
 
 
@@ -282,7 +247,7 @@ def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
         frames = reader_of(plan)(task.source.file, task.facts, start_pts, times.pts(span.end_s), beat)
     store = SampleStore(samplings.values(), begin_s or None)
     for frame in frames:
-        store.offer(frame, frame.coarse().luma)
+        store.offer(frame, frame.coarse())
         beat(0.0)
         if frame.time_s + frame.duration_s >= span.end_s - 1e-6:
             break  # no further: right behind the clip the file may be damaged

@@ -86,7 +86,7 @@ def _caption_frames(plan: Plan, row: Row, task: Task, sampling: Sampling, beat: 
         frames = reader_of(plan)(task.source.file, task.facts, times.pts(span.start_s), times.pts(span.end_s), beat)  # type: ignore[assignment]
     store = SampleStore([sampling], None if span.start_s == 0 else span.start_s - 1e-3)
     for frame in islice(frames, span.num_frames):
-        store.offer(frame, frame.coarse().luma)
+        store.offer(frame, frame.coarse())
         beat(0.0)
     taken = store.take(sampling, span)
     if taken is None:

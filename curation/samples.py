@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
+from curation.shots.types import CoarseFrame
 from curation.types import Frames, Sampling, Span
 from curation.video.frame import DecodedFrame
 
@@ -48,11 +49,21 @@ class SampleStore:
     def __init__(self, samplings: Iterable[Sampling], previous_s: float | None = None):
         """Prepare for samplings of frames after the one at `previous_s`; None at the source's start."""
         self._feeds = {_feed_key(s): _Feed(s, previous_s) for s in samplings}
+        self._coarse: deque[CoarseFrame] = deque()
 
-    def offer(self, frame: DecodedFrame, coarse_luma: np.ndarray) -> None:
-        """Take what any sampling wants of this frame; `coarse_luma` is its coarse view, uint8 (h, w)."""
+    def offer(self, frame: DecodedFrame, coarse: CoarseFrame) -> None:
+        """Take what any sampling wants of this frame; `coarse` is its coarse view."""
+        self._coarse.append(coarse)
         for feed in self._feeds.values():
-            feed.offer(frame, coarse_luma)
+            feed.offer(frame, coarse.luma)
+
+    def coarse_pictures(self, span: Span, count: int) -> Frames | None:
+        """Give a few of a clip's coarse frames as RGB, for one so short that no grid time lies in it."""
+        inside = [c for c in self._coarse if span.start_s - 1e-6 <= c.time_s < span.end_s - 1e-6]
+        chosen = inside[:: max(1, len(inside) // count)][:count]
+        if not chosen:
+            return None
+        return Frames(np.stack([c.rgb() for c in chosen]), np.array([c.time_s for c in chosen]))
 
     def take(self, sampling: Sampling, span: Span) -> Frames | None:
         """Give a clip's frames as sampled; None when no candidate lies in the span."""
@@ -66,6 +77,8 @@ class SampleStore:
 
     def drop_before(self, time_s: float) -> None:
         """Forget candidates before this time."""
+        while self._coarse and self._coarse[0].time_s < time_s - 1e-6:
+            self._coarse.popleft()
         for feed in self._feeds.values():
             feed.drop_before(time_s)
 

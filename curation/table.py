@@ -228,7 +228,8 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
     for row in rows:
         if row["shot_index"] is not None:
             start_s, _ = spans.get(row["shot_index"], (row["shot_start_s"], None))
-            spans[row["shot_index"]] = (start_s, row["shot_end_s"])
+            end = row["end_s"] if row["shot_end_s"] is None else row["shot_end_s"]
+            spans[row["shot_index"]] = (start_s, end)
     moving = any(row["type"] == "video" for row in rows)
     for row in rows:
         if row["shot_index"] is not None:

@@ -198,7 +198,7 @@ def test_an_exception_half_way_leaves_the_old_file(tmp_path, monkeypatch, format
     path = export(tmp_path, format).paths[0]
     before = path.read_bytes()
 
-    def broken(table, out, tally):
+    def broken(table, out, tally, refuse):
         yield {name: row(0)[column] for name, column in exporting.RECORD.items()}
         raise RuntimeError("disk on fire")
 

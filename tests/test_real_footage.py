@@ -14,6 +14,8 @@ from curation.types import SourceFacts
 from curation.video.decode import Clock, read_frames
 from curation.video.probe import probe_video
 
+pytestmark = pytest.mark.slow
+
 # The manifest's own notes, and codecs whose facts it could not read.
 NO_FACTS = {"decord__corrupted.mp4", "torchcodec__nasa_13013.mp4", "androidx-media__sample_vvc.mp4"}
 

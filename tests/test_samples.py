@@ -25,7 +25,7 @@ def filled(samplings, times, start: int = 0, begin_s: float | None = None) -> Sa
     store = SampleStore(samplings, previous_s)
     for index in range(start, len(times)):
         one = frame(index, times[index])
-        store.offer(one, one.coarse().luma)
+        store.offer(one, one.coarse())
     return store
 
 

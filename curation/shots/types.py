@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 
@@ -23,6 +24,12 @@ class CoarseFrame:
     time_s: float
     luma: np.ndarray
     chroma: np.ndarray
+
+    def rgb(self) -> np.ndarray:
+        """Give the small picture as uint8 (H, W, 3)."""
+        height, width = self.luma.shape
+        u, v = (cv2.resize(plane, (width, height)) for plane in self.chroma)
+        return cv2.cvtColor(np.dstack([self.luma, v, u]), cv2.COLOR_YCrCb2RGB)
 
 
 COARSE_SHORT_SIDE_PX = 72

@@ -1,0 +1,92 @@
+"""A segment's frames to pieces: what the detector finds, where frames are missing, where the segment ends."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from curation.shots.divide import Divider, Piece
+from curation.shots.types import Boundary, CoarseFrame, DetectorState
+
+LEAST_GAP_S, LEAST_GAP_FRAMES = 0.5, 5
+"""At an even frame rate, a longer step means lost frames: some formats skip damage without a word."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A stretch without frames, from the end of the last one to the next, in seconds."""
+
+    start_s: float
+    end_s: float
+    next_frame: int
+
+
+class Splitter:
+    """Feeds a detector and a divider with the same frames, and gives what became certain."""
+
+    def __init__(self, detector: DetectorState, lag_s: float, divider: Divider, fps: float, even: bool):
+        """Begin a segment.
+
+        Args:
+            detector: at its first frame.
+            lag_s: by how much it may report late.
+            divider: at its first frame.
+            fps: mean frame rate.
+            even: whether frames follow each other at an even rate, so that a gap can be told.
+        """
+        self._detector, self._lag_s, self._divider = detector, lag_s, divider
+        self._step_s, self._even = 1 / fps, even
+        self._last_s = 0.0
+        self._gaps: deque[Lost] = deque()
+        self._ends: dict[int, float] = {}  # by the frame after a gap: when the one before it ends
+        self._late: list[Boundary] = []  # found by looking beyond the segment's end
+        self.count = 0
+        self.reach: int | None = 0
+        """frames by which a boundary at the segment's end goes beyond it; None: there is none, the shot goes on"""
+
+    def push(self, frame: CoarseFrame) -> Iterator[Piece | Lost]:
+        """Take the next frame."""
+        if self._even and self.count and frame.time_s - self._last_s > self._least_gap_s:
+            lost = Lost(round(self._last_s + self._step_s, 6), frame.time_s, self.count)
+            self._gaps.append(lost)
+            self._ends[self.count] = lost.start_s
+        self._last_s = frame.time_s
+        self._divider.push(frame.time_s)
+        found = self._detector.push(frame)
+        self.count += 1
+        settled_s = frame.time_s - self._lag_s
+        while self._gaps and self._gaps[0].end_s <= settled_s:
+            gap = self._gaps.popleft()
+            found.append(Boundary(gap.next_frame, gap.next_frame))
+            yield gap
+        yield from self._close(found)
+        yield from self._mended(self._divider.settle(settled_s))
+
+    def look_beyond(self, frame: CoarseFrame) -> None:
+        """Take a frame after the segment's end: it tells whether a boundary lies exactly there."""
+        self._late += self._detector.push(frame)
+
+    def finish(self, end_s: float) -> Iterator[Piece | Lost]:
+        """Give the rest, `end_s` being the end of the segment's last frame."""
+        found = [*self._late, *self._detector.finish()]
+        self._divider.end(end_s)
+        while self._gaps:
+            gap = self._gaps.popleft()
+            found.append(Boundary(gap.next_frame, gap.next_frame))
+            yield gap
+        at_the_end = [b for b in found if b.start <= self.count <= b.end]
+        self.reach = max((b.end - self.count for b in at_the_end), default=None)
+        yield from self._close([replace(b, end=min(b.end, self.count)) for b in found if b.start < self.count])
+        yield from self._mended(self._divider.finish())
+
+    @property
+    def _least_gap_s(self) -> float:
+        return max(LEAST_GAP_S, LEAST_GAP_FRAMES * self._step_s)
+
+    def _close(self, boundaries: list[Boundary]) -> Iterator[Piece]:
+        for boundary in sorted(boundaries):
+            yield from self._mended(self._divider.close(boundary))
+
+    def _mended(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Let a piece before a gap end with its last frame, not with the next one."""
+        for piece in pieces:
+            yield replace(piece, end_s=self._ends[piece.end]) if piece.end in self._ends else piece
