@@ -151,13 +151,16 @@ def _files(text: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Give the media files below a folder, sorted; hidden ones and links to folders above are left out."""
+    """Give the media files below a folder, sorted.
+
+    Hidden ones, links to folders above and outputs of `curate` (whose clips would come in again) are left out.
+    """
     real = {os.path.realpath(folder)}
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         inside = []
         for name in sorted(folders):
             target = os.path.realpath(os.path.join(place, name))
-            if not name.startswith(".") and target not in real:
+            if not name.startswith(".") and target not in real and not _is_output(Path(place, name)):
                 real.add(target)
                 inside.append(name)
         folders[:] = inside
@@ -166,6 +169,10 @@ def _walk(folder: Path) -> Iterator[Path]:
                 file = Path(place, name)
                 if file.is_file() or file.is_symlink():
                     yield file
+
+
+def _is_output(folder: Path) -> bool:
+    return (folder / "recipe.yaml").is_file() and ((folder / "clips").is_dir() or (folder / "_parts").is_dir())
 
 
 def _unreadable(error: OSError) -> None:

@@ -41,9 +41,10 @@ class Task:
 def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
     """Give the row that says what was lost: a whole source, or a stretch from the error's time on."""
     span = "" if error.time_s is None else f"{error.time_s:.6f}-"
+    place = f"{step}:{task.segment.index if task else 0}:{span}"
     row = blank_row(work_schema(plan.writers))
     row |= source_columns(source) | {
-        "clip_id": clip_id(task.source_id if task else "", source, f"{step}:{span}"),
+        "clip_id": clip_id(task.source_id if task else "", source, place),
         "type": "image" if looks_like_image(source.file) else "video",
         "start_s": error.time_s,
         "status": "failed",

@@ -143,6 +143,15 @@ def test_only_new_and_changed_sources_are_done(few: Path, tmp_path: Path) -> Non
     assert (out / clips_of(out, "phone.mp4")[0]["clip_path"]).stat().st_mtime_ns == untouched
 
 
+def test_an_output_inside_the_footage_is_no_footage(few: Path, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    shutil.copy2(few / "phone.mp4", sources / "phone.mp4")
+    for _ in range(2):
+        curate(sources, "cut.preset=ultrafast", out=sources / "out")
+    assert {r["source_path"] for r in rows_of(sources / "out").values()} == {"phone.mp4"}
+
+
 def test_failed_sources_are_tried_again_on_request_only(few: Path, tmp_path: Path) -> None:
     sources, out = tmp_path / "sources", tmp_path / "out"
     sources.mkdir()
