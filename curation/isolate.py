@@ -117,7 +117,8 @@ class MediaProcess:
         ours, theirs = socket.socketpair()
         home = str(Path(__file__).resolve().parents[1])
         environment = os.environ | ONE_THREAD
-        environment["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+        # What this worker can import, the child must: on a cluster each package lies in a folder of its own.
+        environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([home, *filter(None, sys.path)]))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "curation.child", str(theirs.fileno())],
