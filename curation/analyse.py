@@ -11,7 +11,7 @@ from curation.errors import MediaError
 from curation.judge import rules_of, still_standing
 from curation.previews import PREVIEW, write_previews
 from curation.samples import SampleStore, encode_samples
-from curation.schema import GOES_ON, blank_row, work_schema
+from curation.schema import blank_row, work_schema
 from curation.shots.divide import Divider, Piece
 from curation.shots.split import Lost, Splitter
 from curation.sources import looks_like_image
@@ -184,9 +184,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
         error = MediaError("no frame could be decoded", start_s)
     if error is not None:
         yield failed_row(plan, task.source, "analyse", error, task)
-    border = 0
-    if border_s is not None and error is None:
-        border = GOES_ON if splitter.reach is None else splitter.reach
+    border = splitter.border if border_s is not None and error is None else 0
     return {"_segment_frames": splitter.count, "_segment_end_s": end_s if splitter.count else None, "_border": border}
 
 

@@ -42,7 +42,7 @@ COLUMNS: tuple[Column, ...] = (
         "shot_start_s",
         F,
         "s",
-        "start of the shot as detected, before trimming and dividing; shots meet in the middle of a transition",
+        "start of the shot as detected, before trimming and dividing; a shot begins with the transition into it",
         "analyse",
         VIDEO,
     ),
@@ -109,7 +109,11 @@ FINISH_COLUMNS = tuple(c.name for c in COLUMNS if c.writer in ("caption", "cut")
 STEP_WRITERS = frozenset({"sources", "probe", "analyse", "table", "judge", "any step", "caption", "cut"})
 
 GOES_ON = -1
-"""`_border` of a segment whose last shot goes on in the next one."""
+"""`_border` of a segment whose last shot goes on in the next one.
+
+0 or more: a new shot begins at the border, with a transition of so many frames. Below -1: the shot goes on, and
+the transition into it reaches `-1 - _border` frames beyond the border.
+"""
 
 # What a row carries on its way and the published table leaves out.
 WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
@@ -120,7 +124,7 @@ WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("_segment_rows", pa.int32()),  # rows of this segment in all; null until its last row
     ("_segment_frames", I),  # decoded frames of this segment; likewise
     ("_segment_end_s", F),  # where its last frame ends
-    ("_border", pa.int32()),  # on a segment's last row: GOES_ON, or frames by which a transition reaches into the next
+    ("_border", pa.int32()),  # on a segment's last row, see GOES_ON
     ("_samples", pa.binary()),  # encoded frames for pooled operators and the captioner
 )
 

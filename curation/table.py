@@ -222,8 +222,8 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
         end_s = totals.get("_segment_end_s") or end_s
         shots = first_shot + max(known, default=-1) + 1
         border = next((row["_border"] for row in segment if row["_border"] is not None), 0)
-        goes_on = border == GOES_ON
-        overhang = max(0, border)
+        goes_on = border <= GOES_ON
+        overhang = GOES_ON - border if goes_on else border
     spans: dict[int, tuple[float, float | None]] = {}
     for row in rows:
         if row["shot_index"] is not None:

@@ -153,11 +153,12 @@ def test_a_transition_is_a_piece_of_its_own_between_two_shots():
     first, between, last = divide(footage, (3, 10, 0))
     assert [(p.start, p.end, p.kind, p.shot) for p in (first, between, last)] == [
         (0, 100, "clip", 0),
-        (100, 120, "transition", 0),
+        (100, 120, "transition", 1),
         (120, 300, "clip", 1),
     ]
-    assert {(p.shot_start_s, p.shot_end_s) for p in (first, between)} == {(0.0, 4.4)}, "shots meet in its middle"
-    assert (last.shot_start_s, last.shot_end_s) == (4.4, 12.0)
+    assert (first.shot_start_s, first.shot_end_s) == (0.0, 4.0)
+    assert between.shot_start_s == last.shot_start_s == 4.0, "a shot begins with the transition into it"
+    assert last.shot_end_s == 12.0
 
 
 def test_trim_comes_off_both_ends_of_a_shot_only():

@@ -181,6 +181,18 @@ def test_clips_inside_a_transition_that_reaches_over_the_border_are_no_clips(tmp
         assert [r["start_frame"] for r in rows] == [0, 20, 40, 60, 80, 100]
 
 
+def test_a_shot_whose_transition_reaches_over_the_border_is_one_shot(tmp_path):
+    clips = [(6.0, 8.0, 0, 0, 6.0, 10.0), (8.0, 10.0, 0, 20, 6.0, 10.0), (10.0, 14.0, 0, 40, 10.0, 14.0)]
+    first, second = two_segments()[0], segment(1, 2, clips, frames=80, end_s=14.0)
+    last = first[-1]["shot_index"]
+    first[-1]["_border"] = GOES_ON - 5
+    put(tmp_path, second, first)
+    fold(tmp_path, WRITERS)
+    rows = table(tmp_path)
+    assert [r["kind"] for r in rows] == ["clip"] * 3 + ["transition"] + ["clip"] * 2
+    assert [r["shot_index"] for r in rows][2:] == [last] * 4
+
+
 def test_a_transition_over_the_border_leaves_failed_rows_and_later_segments_alone(tmp_path):
     first = segment(0, 3, [(0.0, 4.0, 0, 0, 0.0, 4.0)], frames=40, end_s=4.0, border=5)
     failed = segment(1, 3, [(4.0, 8.0, 0, 0, 4.0, 8.0)], frames=40, end_s=8.0, status="failed", error="cut: x")

@@ -17,7 +17,7 @@ class Piece:
 
     Attributes:
         kind: `clip`; or `transition`, the frames in which one shot turns into the next.
-        shot: index of the shot in its segment; a transition bears that of the shot before it.
+        shot: index of the shot in its segment; a shot begins with the transition into it.
         shot_start_s: where the shot begins.
         shot_end_s: where it ends; null while a long shot is still going on.
     """
@@ -48,7 +48,8 @@ class Divider:
         self._next = 0  # first frame not yet given away
         self._shot = 0
         self._shot_start_s: float | None = None  # null until the shot's first frame is looked at
-        self._whole = True  # nothing of the shot was given away yet
+        self._whole = True  # no clip of the shot was given away yet
+        self._begun = False  # nothing of it was, neither a clip nor a transition
         self._ended = False
 
     @property
@@ -74,19 +75,20 @@ class Divider:
     def close(self, boundary: Boundary) -> Iterator[Piece]:
         """End the shot at a boundary; give its last pieces, and the transition if it has frames.
 
-        The shots meet in the middle of a transition, though no clip holds any of its frames.
+        The next shot begins where the transition does, though no clip holds any of its frames.
         """
         start = max(boundary.start, self._next)
         end = max(boundary.end, start)
-        if end == self._next and self._whole:
-            return  # the very beginning of a shot is no end of it
-        at_the_end = self._ended and end - self._next == len(self._times) - 1
-        meet_s = self._times[(end if at_the_end else (start + end) // 2) - self._next]
-        yield from self._finish_shot(start, meet_s)
+        if start > self._next or self._begun:
+            start_s = self._times[start - self._next]
+            yield from self._finish_shot(start, start_s)
+            self._shot, self._shot_start_s = self._shot + 1, start_s
+            self._whole, self._begun = True, False
         if end > start:
             self._begin_shot()
-            yield self._give(end - start, meet_s, "transition")
-        self._shot, self._shot_start_s, self._whole = self._shot + 1, meet_s, True
+            at_the_end = self._ended and end - self._next == len(self._times) - 1
+            yield self._give(end - start, self._times[-1] if at_the_end else None, "transition")
+            self._whole = True  # what follows is trimmed as a shot's beginning
 
     def end(self, end_s: float) -> None:
         """Say that there are no more frames, and when the last one ends; boundaries may still follow."""
@@ -130,6 +132,7 @@ class Divider:
         del self._times[:count]
         self._next += count
         self._whole = self._whole and count == 0
+        self._begun = self._begun or count > 0
 
     def _last_until(self, time_s: float) -> int:
         """Give the last frame, counted from the first one kept, that begins no later."""

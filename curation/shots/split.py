@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from curation.schema import GOES_ON
 from curation.shots.divide import Divider, Piece
 from curation.shots.types import Boundary, CoarseFrame, DetectorState
 
@@ -40,8 +41,8 @@ class Splitter:
         self._ends: dict[int, float] = {}  # by the frame after a gap: when the one before it ends
         self._late: list[Boundary] = []  # found by looking beyond the segment's end
         self.count = 0
-        self.reach: int | None = 0
-        """frames by which a boundary at the segment's end goes beyond it; None: there is none, the shot goes on"""
+        self.border = 0
+        """after `finish`: how the segment's last shot relates to the next segment, as `schema.GOES_ON` explains"""
 
     def push(self, frame: CoarseFrame) -> Iterator[Piece | Lost]:
         """Take the next frame."""
@@ -74,7 +75,9 @@ class Splitter:
             found.append(Boundary(gap.next_frame, gap.next_frame))
             yield gap
         at_the_end = [b for b in found if b.start <= self.count <= b.end]
-        self.reach = max((b.end - self.count for b in at_the_end), default=None)
+        reach = max((b.end - self.count for b in at_the_end), default=0)
+        begins_there = any(b.start == self.count for b in at_the_end)
+        self.border = reach if begins_there else GOES_ON - reach
         yield from self._close([replace(b, end=min(b.end, self.count)) for b in found if b.start < self.count])
         yield from self._mended(self._divider.finish())
 
