@@ -31,7 +31,6 @@ from curation.work import Plan  # noqa: E402
 
 MODEL_CPUS = 0.1
 """What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""
-MOST_MODELS_PER_CPU = 4
 MOST_BLOCKS = 10_000
 
 

@@ -109,7 +109,8 @@ def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path, beat: Bea
             words = f"{facts.codec} cannot be copied into MP4 ({reason(error)}); use cut.mode=transcode"
             raise MediaError(words) from None
     fps = facts.fps if not facts.is_vfr else (span.num_frames / span.duration_s if span.duration_s else None)
-    return Written(facts.width_px, facts.height_px, fps, span.num_frames, span)
+    size = (facts.coded_width_px, facts.coded_height_px)  # a copy keeps its pixels, whatever their aspect
+    return Written(*(size[::-1] if facts.rotation_deg % 180 else size), fps, span.num_frames, span)
 
 
 def write_image(
