@@ -218,7 +218,8 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
             start = None if row["start_frame"] is None else frames + row["start_frame"]
             rows.append(row | {"shot_index": shot, "start_frame": start})
         totals = next((row for row in segment if row["_segment_frames"] is not None), {})
-        frames += totals.get("_segment_frames") or 0
+        seen = [row["start_frame"] + (row["num_frames"] or 1) for row in segment if row["start_frame"] is not None]
+        frames += max([totals.get("_segment_frames") or 0, *seen])  # a decoder that died has told no total
         end_s = totals.get("_segment_end_s") or end_s
         shots = first_shot + max(known, default=-1) + 1
         border = next((row["_border"] for row in segment if row["_border"] is not None), 0)

@@ -137,6 +137,15 @@ def test_frames_shots_and_ends_go_on_across_the_border(tmp_path):
     assert not set(PART_COLUMNS) & set(rows[0])
 
 
+def test_rows_before_a_dead_decoder_keep_their_frame_numbers_to_themselves(tmp_path):
+    first, second = two_segments()
+    first[-1] |= {"_segment_frames": 0, "_segment_end_s": None}
+    put(tmp_path, first, second)
+    fold(tmp_path, WRITERS)
+    starts = [r["start_frame"] for r in table(tmp_path)]
+    assert starts == sorted(set(starts))
+
+
 def test_a_cut_on_the_border_begins_a_new_shot(tmp_path):
     first, second = two_segments()
     first[-1]["_border"] = 0
