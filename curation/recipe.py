@@ -242,7 +242,10 @@ def _render(out: io.StringIO, name: str, value: Any, meaning: str, depth: int) -
     if dataclasses.is_dataclass(value) and dataclasses.fields(value):
         out.write(f"{pad}{name}:{note}\n")
         for field in dataclasses.fields(value):
-            _render(out, field.name, getattr(value, field.name), meaning_of(field), depth + 1)
+            inner = getattr(value, field.name)
+            if isinstance(value, ShotSettings) and field.name == "settings":
+                inner = build(DETECTORS[value.detector], inner, "shots.settings")  # its fields have meanings
+            _render(out, field.name, inner, meaning_of(field), depth + 1)
     elif isinstance(value, Mapping) and value:
         out.write(f"{pad}{name}:{note}\n")
         for k, v in value.items():

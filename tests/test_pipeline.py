@@ -258,4 +258,5 @@ def test_an_output_that_cannot_be_written_is_refused(few: Path, tmp_path: Path, 
 def test_recipe_prints_every_key_with_its_meaning(capsys: pytest.CaptureFixture) -> None:
     assert run_pipeline.main(["recipe", "rules.motion.min=1"]) == 0
     shown = capsys.readouterr().out
+    assert "threshold: 12.0  # total evidence" in shown
     assert "min: 1.0" in shown and "longer shots are taken in pieces" in shown and "short_side_px: 180  #" in shown
