@@ -30,8 +30,9 @@ check: $(READY)  ## style, docstrings, types, import rules
 	$(PY) -m mypy
 	$(PY) -m pytest tests/test_conventions.py
 
-bench: $(READY)  ## benchmarks: shot detectors against cuts found by eye
+bench: $(READY)  ## benchmarks: cuts against those found by eye, motion against pans of known speed
 	$(PY) -m benchmarks.cuts
+	$(PY) -m benchmarks.pans
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) demo_output
