@@ -1,7 +1,7 @@
 """One decode of a source: shots, clips, pixel scores, frame samples and previews. Runs in the media child."""
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from curation.video.frame import DecodedFrame, RgbFrame
 from curation.video.image import image_facts, read_image
 from curation.video.probe import probe_video
 from curation.video.segments import divide_source
-from curation.work import Plan, Task, clip_id, failed_row, source_columns, task_columns
+from curation.work import STILL, Plan, Task, clip_id, failed_row, source_columns, span_of, task_columns
 
 OVERRUN_S = 1.0
 """How far past its end a segment looks, to tell whether a cut lies exactly on the border."""
@@ -215,9 +215,9 @@ def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None
     except MediaError as error:
         yield failed_row(plan, task.source, "analyse", error, task)
         return {}
-    span = Span(0.0, 1.0, 0, 1)  # a span of one frame, so that samplings apply to images as they stand
+    span = STILL
     scorer = _ClipScorer(plan, task, clock)
-    frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, 1.0)
+    frame: DecodedFrame = RgbFrame(pixels, 0, 0.0, span.duration_s)
     store = SampleStore(scorer.samplings)
     store.offer(frame, frame.coarse())
     fixed = {"clip_id": clip_id(task.source_id, task.source, "image"), "num_frames": 1}
@@ -225,18 +225,18 @@ def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None
     return {"_segment_frames": 1}
 
 
-def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
-    """Read an analysed clip again and give the samples that its pooled operators ask for.
+def sample_again(plan: Plan, row: Row, task: Task, samplings: Mapping[str, Sampling], beat: Beat) -> dict[str, Frames]:
+    """Read an analysed clip again and give its frames as sampled, by name; names without a frame are left out.
 
     Raises:
         MediaError: the source cannot be read any more.
     """
-    samplings = pooled_samplings(plan, task.facts.type)
+    span = span_of(row)
     if task.facts.type == "image":
-        span, begin_s = Span(0.0, 1.0, 0, 1), 0.0
-        frames: Iterator[DecodedFrame] = iter([RgbFrame(read_image(task.source.file, 1 << 40), 0, 0.0, 1.0)])
+        begin_s = 0.0
+        pixels = read_image(task.source.file, plan.recipe.limits.max_pixels)
+        frames: Iterator[DecodedFrame] = iter([RgbFrame(pixels, 0, 0.0, span.duration_s)])
     else:
-        span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
         # A step of the grid earlier, so that it stands as it stood when the clip was first seen.
         steps_s = [1 / s.rate_fps for s in samplings.values() if s.rate_fps]
         begin_s = max(0.0, span.start_s - max([1.0, *steps_s]))
@@ -249,4 +249,5 @@ def sample_again(plan: Plan, row: Row, task: Task, beat: Beat) -> bytes:
         beat(0.0)
         if frame.time_s + frame.duration_s >= span.end_s - 1e-6:
             break  # no further: right behind the clip the file may be damaged
-    return encode_samples({name: store.take(s, span) for name, s in samplings.items()})
+    taken = {name: store.take(sampling, span) for name, sampling in samplings.items()}
+    return {name: found for name, found in taken.items() if found is not None}

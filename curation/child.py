@@ -18,6 +18,7 @@ from curation import analyse
 from curation.clock import StepClock
 from curation.cut import cut_clip
 from curation.errors import MediaError
+from curation.samples import encode_samples
 from curation.work import Plan
 
 BEAT_EVERY_S = 0.5
@@ -71,7 +72,8 @@ def _tasks(plan: Plan, beat: "_Beat", clock: StepClock) -> dict[str, Callable[..
 
     def again(row: Any, task: Any) -> Iterator[Any]:
         with clock.step("samples"):
-            packed = analyse.sample_again(plan, row, task, beat)
+            samplings = analyse.pooled_samplings(plan, task.facts.type)
+            packed = encode_samples(analyse.sample_again(plan, row, task, samplings, beat))
         yield packed
 
     def cut(row: Any, task: Any, sampling: Any) -> Iterator[Any]:

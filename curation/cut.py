@@ -1,16 +1,14 @@
 """Accepted clips become files, from the same second read as the captioner's frames. Runs in the media child."""
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from curation.analyse import reader_of
+from curation.analyse import sample_again
 from curation.errors import MediaError
-from curation.samples import SampleStore, encode_samples
-from curation.types import Beat, Row, Sampling, Span
-from curation.video.decode import Clock
+from curation.samples import encode_samples
+from curation.types import Beat, Row, Sampling
 from curation.video.write import Box, Written, copy_streams, transcode, write_image
-from curation.work import Plan, Task
+from curation.work import Plan, Task, span_of
 
 FOLDER = "train"
 
@@ -61,7 +59,7 @@ def _write(plan: Plan, row: Row, task: Task, to: Path, beat: Beat) -> Written:
     box = _box(row) if cut.crop_bars else None
     if task.facts.type == "image":
         return write_image(file, task.facts, cut, box, plan.recipe.limits.max_pixels, to)
-    span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
+    span = span_of(row)
     if cut.mode == "copy":
         return copy_streams(file, task.facts, span, to, beat)
     return transcode(file, task.facts, span, cut, box, to, beat)
@@ -73,22 +71,8 @@ def _box(row: Row) -> Box | None:
     return tuple(box) if box and row.get("letterbox") else None  # type: ignore[return-value]
 
 
-def _caption_frames(plan: Plan, row: Row, task: Task, sampling: Sampling, beat: Beat) -> bytes | None:
-    if task.facts.type == "image":
-        from curation.video.frame import RgbFrame
-        from curation.video.image import read_image
-
-        span = Span(0.0, 1.0, 0, 1)
-        frames = iter([RgbFrame(read_image(task.source.file, plan.recipe.limits.max_pixels), 0, 0.0, 1.0)])
-    else:
-        span = Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
-        times = Clock.of(task.facts)
-        frames = reader_of(plan)(task.source.file, task.facts, times.pts(span.start_s), times.pts(span.end_s), beat)  # type: ignore[assignment]
-    store = SampleStore([sampling], None if span.start_s == 0 else span.start_s - 1e-3)
-    for frame in islice(frames, span.num_frames):
-        store.offer(frame, frame.coarse())
-        beat(0.0)
-    taken = store.take(sampling, span)
-    if taken is None:
-        raise MediaError("no frame for the captioner", span.start_s)
-    return encode_samples({"caption": taken})
+def _caption_frames(plan: Plan, row: Row, task: Task, sampling: Sampling, beat: Beat) -> bytes:
+    taken = sample_again(plan, row, task, {"caption": sampling}, beat)
+    if not taken:
+        raise MediaError("no frame for the captioner", row["start_s"])
+    return encode_samples(taken)

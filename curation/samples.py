@@ -7,7 +7,7 @@ time grid of the source and held until no clip can need them any more.
 import math
 import pickle
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import cv2
 import numpy as np
@@ -132,7 +132,7 @@ class _Feed:
             self._pair_of.popleft()
 
 
-def encode_samples(samples: dict[str, Frames | None]) -> bytes:
+def encode_samples(samples: Mapping[str, Frames | None]) -> bytes:
     """Pack frames by name as JPEG (quality 95, no chroma subsampling), to travel in a row."""
     flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
     packed = {}

@@ -22,8 +22,8 @@ from curation.recipe import Rule
 from curation.samples import decode_samples
 from curation.schema import blank_row, work_schema
 from curation.table import rules_text, write_part
-from curation.types import Captioner, ClipInput, Operator, Row, Scorer, Scores, Source, SourceFacts, Span
-from curation.work import Plan, Task, failed_row, task_from_json, task_to_json
+from curation.types import Captioner, ClipInput, Operator, Row, Scorer, Scores, Source, SourceFacts
+from curation.work import Plan, Task, failed_row, span_of, task_from_json, task_to_json
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class ScoreStep:
                     frames = decode_samples(row["_samples"], name) if self._wants(row, operator, rules) else None
                     if frames is not None:
                         chosen.append(index)
-                        inputs.append(ClipInput(_facts(row), _span(row), frames))
+                        inputs.append(ClipInput(_facts(row), span_of(row), frames))
                 with clock.step(name):
                     scores = _scores(score, inputs, name, report)
                 for index, values in zip(chosen, scores, strict=True):
@@ -339,12 +339,6 @@ def _facts(row: Row) -> SourceFacts:
     if row["_task"]:
         return task_from_json(row["_task"]).facts
     return SourceFacts(row["type"], row["width_px"], row["height_px"], row["codec"], row["fps"])
-
-
-def _span(row: Row) -> Span:
-    if row["type"] == "image":
-        return Span(0.0, 1.0, 0, 1)
-    return Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
 
 
 def _scores(score: Scorer, inputs: list[ClipInput], step: str, report: Report) -> list[Scores | MediaError]:

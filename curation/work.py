@@ -9,9 +9,11 @@ from curation.errors import MediaError
 from curation.recipe import Recipe
 from curation.schema import blank_row, work_schema
 from curation.sources import looks_like_image
-from curation.types import Row, Segment, Source, SourceFacts
+from curation.types import Row, Segment, Source, SourceFacts, Span
 
 NAMESPACE = uuid.UUID("5e1ec751-0000-5000-8000-000000000001")
+STILL = Span(0.0, 1.0, 0, 1)
+"""The span of an image: one frame, so that samplings apply to it as they stand."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: T
 def clip_id(source_id: str, source: Source, span: str) -> str:
     """Give the uuid5 of source content, input-relative path and span."""
     return str(uuid.uuid5(NAMESPACE, json.dumps([source_id, source.path, span])))
+
+
+def span_of(row: Row) -> Span:
+    """Give the span of an analysed clip, or that of an image."""
+    if row["type"] == "image":
+        return STILL
+    return Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
 
 
 def source_columns(source: Source) -> Row:

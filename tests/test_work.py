@@ -1,8 +1,13 @@
 """Rows of what was lost have ids of their own."""
 
+from pathlib import Path
+
+from curation.analyse import probe_source, sample_again
+from curation.demo_landscapes import scene
+from curation.drawing import pan, write_video
 from curation.errors import MediaError
 from curation.recipe import Recipe
-from curation.types import Segment, Source, SourceFacts
+from curation.types import Sampling, Segment, Source, SourceFacts, silent
 from curation.work import Plan, Task, failed_row, task_from_json, task_to_json
 
 
@@ -21,3 +26,17 @@ def test_segments_that_fail_alike_are_rows_of_their_own() -> None:
 
 def test_a_task_survives_the_way_in_a_row() -> None:
     assert task_from_json(task_to_json(task_of(2))) == task_of(2)
+
+
+def test_a_second_read_gives_the_frames_of_the_first(tmp_path: Path) -> None:
+    """Whoever reads a clip again, operators or captioner, gets the grid's frames inside its span."""
+    write_video(tmp_path / "a.mp4", pan(scene(4, 900, 360), 10.0, 100, 25), 25, options={"preset": "ultrafast"})
+    stat = (tmp_path / "a.mp4").stat()
+    source = Source(str(tmp_path), "a.mp4", stat.st_size, stat.st_mtime_ns)
+    plan = Plan(Recipe(), str(tmp_path / "out"))
+    (task,) = probe_source(plan, source, silent)
+    row = {"type": "video", "start_s": 1.2, "end_s": 3.2, "start_frame": 30, "num_frames": 50}
+    asked = {"grid": Sampling(rate_fps=2.0, short_side_px=72), "nothing": Sampling(rate_fps=0.2)}
+    taken = sample_again(plan, row, task, asked, silent)
+    assert list(taken) == ["grid"]
+    assert taken["grid"].times_s.tolist() == [1.52, 2.0, 2.52, 3.0]
