@@ -21,7 +21,9 @@ from curation.runners import InlineRunner, Runner
 from curation.sources import find_sources
 from curation.summary import funnel
 from curation.types import Captioner
+from models.errors import ModelError
 from operators import OPERATORS, PLANNED
+from train_bridge.config import TrainConfig, load_config
 
 TABLES = Tables(OPERATORS, CAPTIONERS, frozenset((*PLANNED, *PLANNED_CAPTIONERS)))
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = parsed.run(parsed)
         return code
-    except UserError as error:
+    except (UserError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -125,6 +127,64 @@ def run_recipe(parsed: argparse.Namespace) -> int:
     recipe, _ = load_recipe(file, words, TABLES)
     print(render_recipe(recipe), end="")
     return 0
+
+
+def run_plan(parsed: argparse.Namespace) -> int:
+    """Say what a training run would do, without loading a model."""
+    from train_bridge.plan import render_plan
+    from train_bridge.run import plan_run
+
+    config = _train_config(parsed)
+    print(render_plan(config, plan_run(config)))
+    return 0
+
+
+def run_train(parsed: argparse.Namespace) -> int:
+    """Train a VAE, a transformer or an adapter, or go on with a run."""
+    from train_bridge.run import train
+
+    model = train(_train_config(parsed), Path(parsed.output), parsed.runner, parsed.ray_address)
+    print(f"model     {model}\nlog       {Path(parsed.output) / 'log.jsonl'}")
+    return 0
+
+
+def run_sample(parsed: argparse.Namespace) -> int:
+    """Sample videos from prompts."""
+    from train_bridge.sample import Lora, SampleRequest, read_prompts, sample
+
+    width, height = parsed.size or (None, None)
+    request = SampleRequest(
+        model=Path(parsed.model),
+        prompts=(*parsed.prompt, *(read_prompts(Path(parsed.prompts)) if parsed.prompts else ())),
+        output=Path(parsed.output),
+        negative=parsed.negative,
+        seed=parsed.seed,
+        width_px=width,
+        height_px=height,
+        num_frames=parsed.frames,
+        fps=parsed.fps,
+        steps=parsed.steps,
+        guidance=parsed.guidance,
+        sampler=parsed.sampler,
+        loras=tuple(Lora.parse(text) for text in parsed.lora),
+    )
+    for path in sample(request):
+        print(path)
+    return 0
+
+
+def _train_config(parsed: argparse.Namespace) -> TrainConfig:
+    """Give a training config: the file, its overrides, and the options that are short for keys."""
+    short = {"data.metadata": parsed.data, "data.where": parsed.where, "data.weight": parsed.weight}
+    values = {key: value for key, value in short.items() if value is not None}
+    return load_config(Path(parsed.config), parsed.words, values)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT, such as 672x384")
+    return int(match[1]), int(match[2])
 
 
 def _recipe_for(out: Path, config: str | None, overrides: list[str]) -> tuple[Recipe, Captioner]:
@@ -225,6 +285,37 @@ def _parser() -> argparse.ArgumentParser:
     showing = commands.add_parser("recipe", help="print a resolved recipe with every key's meaning")
     showing.add_argument("words", nargs="*", metavar="[FILE] [key=value]")
     showing.set_defaults(run=run_recipe)
+
+    for name, run, meaning in (
+        ("plan", run_plan, "say what a training run would do: rows, buckets, memory, time"),
+        ("train", run_train, "train a VAE, a transformer or a LoRA on curated clips; the same command goes on"),
+    ):
+        training = commands.add_parser(name, help=meaning)
+        training.add_argument("config", metavar="CONFIG", help="training config, such as configs/train_tiny.yaml")
+        training.add_argument("words", nargs="*", metavar="key=value")
+        training.add_argument("--data", metavar="PATH", help="an output of curate, or metadata; data.metadata")
+        training.add_argument("--where", metavar="EXPR", help="rows kept: 'aesthetic > 5 and motion < 3'; data.where")
+        training.add_argument("--weight", metavar="EXPR", help="factor on a row's loss; data.weight")
+        if name == "train":
+            training.add_argument("--output", required=True, metavar="RUN")
+            _add_runner(training)
+        training.set_defaults(run=run)
+
+    sampling = commands.add_parser("sample", help="sample videos from prompts")
+    sampling.add_argument("model", metavar="MODEL", help="a training run, or a pipeline folder in diffusers layout")
+    sampling.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
+    sampling.add_argument("--prompts", metavar="FILE", help="one prompt a line")
+    sampling.add_argument("--output", required=True, metavar="DIR|FILE.mp4")
+    sampling.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
+    sampling.add_argument("--seed", type=int, default=0)
+    sampling.add_argument("--size", type=_size, metavar="WxH", help="default: what the model was trained for")
+    sampling.add_argument("--frames", type=int, metavar="N", help="4n+1")
+    sampling.add_argument("--fps", type=float)
+    sampling.add_argument("--steps", type=int, default=50)
+    sampling.add_argument("--guidance", type=float, default=6.0, help="1 or less: none")
+    sampling.add_argument("--sampler", metavar="NAME", help="default: the first that fits the weights")
+    sampling.add_argument("--lora", action="append", default=[], metavar="PATH[:SCALE]")
+    sampling.set_defaults(run=run_sample)
     return parser
 
 

@@ -1,8 +1,6 @@
 """An output folder: whose recipe it follows, and what in it is unfinished."""
 
-import fcntl
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from curation.cut import FOLDER
 from curation.errors import UserError
 from curation.files import atomic_write, recover_swap, remove_leftovers
 from curation.judge import blank_captions, judge_table, rules_of, still_standing
+from curation.lock import locked
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
 from curation.retire import retire, settle_files
 from curation.schema import BY_NAME, FINISH_COLUMNS
@@ -90,21 +89,10 @@ def prepare_folder(out: Path) -> None:
 def held(out: Path) -> Iterator[None]:
     """Hold an output, so that no second run works on it, and repair what a killed run left.
 
-    The system frees the lock of a run that has died.
-
     Raises:
         UserError: another run holds it.
     """
-    with (out / ".lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            raise UserError(f"{out} is in use by {owner}; wait for it to end, or stop it") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    with locked(out):
         for folder in (clips_folder(out), parts_folder(out)):
             recover_swap(folder)
         for folder in (out, parts_folder(out), out / FOLDER, *(out / "previews").glob("??")):

@@ -85,7 +85,7 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         _expect_answer(address)
-        modules = [str(home / name) for name in ("curation", "operators", "captioners")]
+        modules = [str(home / name) for name in ("curation", "operators", "captioners", "models", "train_bridge")]
         options |= {"address": address, "runtime_env": {"py_modules": modules}}
     else:
         path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])

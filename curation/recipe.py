@@ -1,17 +1,15 @@
 """The recipe: a strict YAML file that names shots, operators, rules, captioner and cut."""
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from curation.errors import UserError, nearest
 from curation.schema import BY_NAME, STEP_WRITERS
-from curation.settings import build, key, meaning_of, plain
+from curation.settings import build, key, plain
+from curation.settings_file import override, read_yaml, render
 from curation.shots import DETECTORS
 from curation.shots.types import ShotDetector
 from curation.types import Captioner, Operator
@@ -174,9 +172,9 @@ def load_recipe(path: Path | None, overrides: Sequence[str], tables: Tables) -> 
         UserError: unreadable file, unknown key (with the nearest name), wrong value, or an operator that is
             not available.
     """
-    raw = _read(path) if path else {}
-    for override in overrides:
-        _apply(raw, override)
+    raw = read_yaml(path, "recipe") if path else {}
+    for text in overrides:
+        override(raw, text, "rules.motion.min=0.5")
     return resolve(raw, tables)
 
 
@@ -229,65 +227,13 @@ def what_differs(one: Recipe, other: Recipe) -> list[str]:
 
 def render_recipe(recipe: Recipe) -> str:
     """Write a recipe as YAML with every key's meaning beside it."""
-    out = io.StringIO()
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        _render(out, field.name, value, meaning_of(field), 0)
-    return out.getvalue()
 
+    def spell(owner: Any, name: str, value: Any) -> Any:
+        if isinstance(owner, ShotSettings) and name == "settings":
+            return build(DETECTORS[owner.detector], value, "shots.settings")  # its fields have meanings
+        return value
 
-def _render(out: io.StringIO, name: str, value: Any, meaning: str, depth: int) -> None:
-    pad = "  " * depth
-    note = f"  # {meaning}" if meaning else ""
-    if dataclasses.is_dataclass(value) and dataclasses.fields(value):
-        out.write(f"{pad}{name}:{note}\n")
-        for field in dataclasses.fields(value):
-            inner = getattr(value, field.name)
-            if isinstance(value, ShotSettings) and field.name == "settings":
-                inner = build(DETECTORS[value.detector], inner, "shots.settings")  # its fields have meanings
-            _render(out, field.name, inner, meaning_of(field), depth + 1)
-    elif isinstance(value, Mapping) and value:
-        out.write(f"{pad}{name}:{note}\n")
-        for k, v in value.items():
-            _render(out, str(k), v, BY_NAME[k].meaning if k in BY_NAME and depth == 0 else "", depth + 1)
-    else:
-        text = yaml.safe_dump(plain(value), default_flow_style=True, width=10_000, allow_unicode=True)
-        out.write(f"{pad}{name}: {text.removesuffix('...' + chr(10)).strip()}{note}\n")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"recipe {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"recipe {path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"recipe {path}: expected keys and values at the top level")
-    return values
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name.strip():
-        raise UserError(f"'{override}': expected key=value, such as rules.motion.min=0.5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"'{override}': the value is not valid YAML") from None
-    *path, last = name.strip().split(".")
-    place = raw
-    for step in path:
-        if not isinstance(place.get(step), dict):
-            place[step] = {}
-        place = place[step]
-    place[last] = value
+    return render(recipe, spell, lambda key, depth: BY_NAME[key].meaning if key in BY_NAME and depth == 0 else "")
 
 
 def _operator(name: str, tables: Tables) -> type[Operator]:

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "train_bridge": {"models", "curation"},
     "benchmarks": set(PACKAGES),
 }
-RAY_FILES = {"curation/ray_runner.py"}
+RAY_FILES = {"curation/ray_runner.py", "train_bridge/cache_ray.py", "train_bridge/launch.py"}
 LONGEST = 400
 
 

@@ -1,0 +1,1 @@
+"""Networks, objectives, samplers and their costs: plain torch and diffusers, nothing of ours, no Ray."""

@@ -1,0 +1,73 @@
+"""The frozen networks that turn frames into latents and captions into embeddings, loaded where they are used."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from models.video_vae import encode_moments, load_vae
+
+from models.text_encoder import TextEncoder
+from train_bridge.fingerprint import digest, weights_id
+
+EncodeFrames = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+EncodeTexts = Callable[[Sequence[str]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class FolderEncoders:
+    """Encoders in folders; small enough to be sent to any worker.
+
+    Attributes:
+        vae: folder of the VAE.
+        text: folder of the text encoder, as `TextEncoder.load` takes it.
+        positions: of a text embedding.
+        vae_id: names the VAE's weights and configuration.
+        text_id: names the text encoder's, with the number of positions.
+        half: bf16 where there is a GPU.
+    """
+
+    vae: str
+    text: str
+    positions: int
+    vae_id: str
+    text_id: str
+    half: bool
+
+    @staticmethod
+    def of(vae: Path, text: Path, positions: int, half: bool) -> "FolderEncoders":
+        """Name the weights by their content."""
+        return FolderEncoders(
+            str(vae.resolve()),
+            str(text.resolve()),
+            positions,
+            weights_id(vae),
+            digest(weights_id(text), positions),
+            half,
+        )
+
+    def load_vae(self) -> EncodeFrames:
+        """Load the VAE; its function takes uint8 (B, T, H, W, 3) and gives unscaled mean and logvar (B, C, f, h, w)."""
+        device, dtype = _device(), _dtype(self.half)
+        vae = load_vae(Path(self.vae), dtype).to(device).eval().requires_grad_(False)
+
+        def encode(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            signed = frames.to(device).permute(0, 4, 1, 2, 3).to(dtype) / 127.5 - 1.0
+            with torch.no_grad():
+                mean, logvar = encode_moments(vae, signed)
+            return mean.float().cpu(), logvar.float().cpu()
+
+        return encode
+
+    def load_text(self) -> EncodeTexts:
+        """Load the text encoder; its function gives (B, positions, D)."""
+        encoder = TextEncoder.load(Path(self.text), self.positions, _dtype(self.half), _device())
+        return lambda captions: encoder.encode(captions).float().cpu()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _dtype(half: bool) -> torch.dtype:
+    return torch.bfloat16 if half and torch.cuda.is_available() else torch.float32

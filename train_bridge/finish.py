@@ -1,0 +1,144 @@
+"""What a finished run leaves: a pipeline folder that samples, and LoRA files that were read back and compared."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from models.video_vae import encode_moments
+from torch import nn
+
+from curation.errors import UserError
+from curation.files import atomic_folder, atomic_write
+from models.bundle import place_component, write_model_index
+from models.lora import add_lora, export_lora, verify_exports
+from models.objectives import make_objective
+from models.text_encoder import CLASS_NAME as TEXT_CLASS
+from models.text_encoder import find_encoder
+from train_bridge.batches import VideoFrames
+from train_bridge.checkpoint import checkpoints, load_weights, put_weights, save_weights
+from train_bridge.config import TrainConfig
+from train_bridge.job import ROWS_FILE, config_of
+from train_bridge.methods.vae import to_signed
+from train_bridge.parts import Parts, load_transformer, load_vae, text_encoder_folder
+from train_bridge.rows_file import read_rows
+from train_bridge.sample import HINTS_FILE
+from train_bridge.types import MicroBatch
+
+SCALE_ROWS = 64
+"""rows on which the deviation of latents is measured"""
+
+
+def export_run(config: TrainConfig, run: Path, parts: Parts) -> Path:
+    """Write `RUN/model` (and `RUN/lora`) from the last checkpoint; the running mean where there is one.
+
+    Raises:
+        UserError: there is no checkpoint, or an exported adapter does not come back as it went out.
+    """
+    found = checkpoints(run)
+    if not found:
+        raise UserError(f"{run}: no checkpoint yet; train first")
+    main = "vae" if config.method == "vae" else "transformer"
+    averaged = found[-1] / "ema" / main
+    weights = load_weights(averaged if averaged.is_dir() else found[-1] / main)
+    model = run / "model"
+    model.mkdir(exist_ok=True)
+    if config.method == "vae":
+        vae = load_vae(parts, config.train.seed)
+        put_weights(vae, {name.removeprefix("vae."): tensor for name, tensor in weights.items()})
+        _replace(model / "vae", vae, scaling_factor=latent_scale(vae, run))
+        return model
+    _, transformer = load_transformer(parts, config.train.seed)
+    if config.lora.rank:
+        _export_adapter(config, run, transformer, weights)
+        if Path(str(parts.transformer)).is_dir():
+            place_component(Path(str(parts.transformer)), model / "transformer")
+        else:
+            _replace(model / "transformer", load_transformer(parts, config.train.seed)[1])
+    else:
+        put_weights(transformer, weights)
+        _replace(model / "transformer", transformer)
+    place_component(Path(parts.vae), model / "vae")
+    encoder, tokenizer = find_encoder(text_encoder_folder(parts, run))
+    place_component(encoder, model / "text_encoder")
+    place_component(tokenizer, model / "tokenizer")
+    objective = make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
+    scheduler = parts.scheduler or objective.scheduler_config()
+    with atomic_folder(model / "scheduler") as folder:
+        (folder / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n", encoding="utf-8")
+    write_model_index(
+        model,
+        {
+            "transformer": ("diffusers", type(transformer).__name__),
+            "vae": ("diffusers", "AutoencoderKLMagvit"),
+            "text_encoder": ("transformers", TEXT_CLASS),
+            "tokenizer": ("transformers", "Qwen2Tokenizer"),
+            "scheduler": ("diffusers", scheduler["_class_name"]),
+        },
+    )
+    atomic_write(model / HINTS_FILE, json.dumps(_hints(config, run), indent=2) + "\n")
+    return model
+
+
+def _hints(config: TrainConfig, run: Path) -> dict[str, float]:
+    """Say what the model was trained for: the shape of most rows, and their rate."""
+    prepared = read_rows(run / ROWS_FILE)
+    options = prepared.train_buckets.options
+    counts = np.bincount(options[options >= 0], minlength=len(prepared.train_buckets.buckets))
+    bucket = prepared.train_buckets.buckets[int(counts.argmax())]
+    lengths = [row.duration_s for row in prepared.train if row.duration_s]
+    return {
+        "width_px": bucket.width_px,
+        "height_px": bucket.height_px,
+        "num_frames": bucket.num_frames,
+        "fps": round(bucket.num_frames / float(np.median(lengths)), 3) if lengths else 8.0,
+        "text_tokens": config.model.text_tokens,
+    }
+
+
+@torch.no_grad()
+def latent_scale(vae: nn.Module, run: Path) -> float:
+    """Give 1 / deviation of the latents of training rows, so that the transformer sees unit variance.
+
+    As latent diffusion does (arXiv 2112.10752, appendix G).
+    """
+    prepared = read_rows(run / ROWS_FILE)
+    read = VideoFrames(prepared.train)
+    count, total, squares = 0, 0.0, 0.0
+    for row in range(min(SCALE_ROWS, len(prepared.train))):
+        bucket = prepared.train_buckets.buckets[int(prepared.train_buckets.options[row].max())]
+        batch = read(MicroBatch(bucket, (row,), (1.0,)), (0,))
+        if float(batch.weights.sum()) == 0:
+            continue
+        mean, logvar = encode_moments(vae, to_signed(batch))
+        count += mean.numel()
+        total += float(mean.double().sum())
+        squares += float((mean.double().square() + logvar.double().exp()).sum())
+    if not count:
+        raise UserError(f"{run}: none of the first {SCALE_ROWS} rows can be read; the latents' scale is unknown")
+    return 1.0 / math.sqrt(max(squares / count - (total / count) ** 2, 1e-12))
+
+
+def _export_adapter(config: TrainConfig, run: Path, transformer: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    from models.architectures import ARCHITECTURES
+
+    family = ARCHITECTURES[config_of(transformer)["_class_name"]]
+    lora = config.lora
+    add_lora(transformer, lora.rank, lora.alpha, lora.targets or family.lora_targets, lora.dora, seed=config.train.seed)
+    put_weights(transformer, weights)
+    folder = run / "lora"
+    with atomic_folder(folder) as temporary:
+        export_lora(transformer, "default", temporary)
+        difference = verify_exports(transformer, "default", temporary)
+        if difference:
+            raise UserError(f"{folder}: an exported adapter read back differs by {difference:g}; please report this")
+    atomic_write(folder / "base.json", json.dumps({"base": str(run / "model")}) + "\n")
+
+
+def _replace(folder: Path, network: nn.Module, scaling_factor: float | None = None) -> None:
+    with atomic_folder(folder) as temporary:
+        config = config_of(network)
+        if scaling_factor is not None:
+            config["scaling_factor"] = scaling_factor
+        save_weights(temporary, dict(network.state_dict()), config)

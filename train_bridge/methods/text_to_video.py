@@ -1,0 +1,80 @@
+"""Text to video: the transformer learns the objective on cached or freshly encoded latents."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from models.video_vae import to_latents
+from torch import nn
+
+from models.architecture import Architecture
+from models.objectives import Density, Objective, draw_quantile
+from train_bridge.methods.types import Batch, Networks, draw_normal, generators_of
+
+VALIDATION_QUANTILES = (0.1, 0.35, 0.65, 0.9)
+"""noise levels of the validation loss: one in each bin, fixed, so that runs can be compared"""
+
+
+@dataclass(frozen=True)
+class TextToVideo:
+    """Trains the transformer (or adapters inside it).
+
+    Attributes:
+        family: how to call it.
+        transformer: the network.
+        objective: what it learns.
+        density: of noise levels.
+        text_dropout: share of rows that see the empty caption.
+        empty_text: its embedding (1, L, D).
+        scaling_factor: of the VAE's latents.
+    """
+
+    family: Architecture
+    transformer: nn.Module
+    objective: Objective
+    density: Density
+    text_dropout: float
+    empty_text: torch.Tensor
+    scaling_factor: float
+    main: str = "transformer"
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Give the transformer."""
+        return {self.main: self.transformer}
+
+    def losses(self, networks: Networks, batch: Batch, step: int) -> Iterator[tuple[str, torch.Tensor]]:
+        """Give the squared error by row, at one random noise level each."""
+        generators = generators_of(batch)
+        quantiles = torch.cat([draw_quantile(self.density, g) for g in generators])
+        dropped = torch.cat([torch.rand(1, generator=g) for g in generators]) < self.text_dropout
+        yield self.main, self._error(networks, batch, generators, quantiles, dropped)
+
+    def validation_losses(self, networks: Networks, batch: Batch) -> dict[str, torch.Tensor]:
+        """Give the squared error at fixed noise levels, with every row's own text."""
+        kept = torch.zeros(len(batch.seeds), dtype=torch.bool)
+        return {
+            f"noise_{quantile:.2f}": self._error(
+                networks, batch, generators_of(batch), torch.full((len(batch.seeds),), quantile), kept
+            )
+            for quantile in VALIDATION_QUANTILES
+        }
+
+    def _error(
+        self,
+        networks: Networks,
+        batch: Batch,
+        generators: list[torch.Generator],
+        quantiles: torch.Tensor,
+        dropped: torch.Tensor,
+    ) -> torch.Tensor:
+        assert batch.mean is not None and batch.logvar is not None and batch.text is not None
+        device, shape = batch.mean.device, batch.mean.shape[1:]
+        posterior = draw_normal(shape, generators, device)
+        latents = to_latents(batch.mean.float(), batch.logvar.float(), posterior, self.scaling_factor)
+        noise = draw_normal(shape, generators, device)
+        timesteps = self.objective.timesteps(quantiles.to(device))
+        text = torch.where(dropped.to(device).view(-1, 1, 1), self.empty_text.to(batch.text), batch.text)
+        noisy = self.objective.corrupt(latents, noise, timesteps)
+        prediction = self.family.predict(networks[self.main], noisy, timesteps.to(noisy.dtype), text.to(noisy.dtype))
+        target = self.objective.target(latents, noise, timesteps)
+        return (prediction.float() - target.float()).square().flatten(1).mean(1)
