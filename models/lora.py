@@ -84,9 +84,9 @@ def add_lora(
     initial = {}
     for module in modules:
         weight = _whole(layers[module].weight)
-        down = torch.empty(rank, layers[module].in_features)
+        down = torch.empty(rank, layers[module].in_features, device="cpu")
         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)  # as peft and kohya begin
-        up = torch.zeros(layers[module].out_features, rank)
+        up = torch.zeros(layers[module].out_features, rank, device="cpu")
         initial[module] = Factors(down, up, scaled, _row_norms(weight) if dora else None)
     _inject(model, config, name, initial)
     for parameter in model.parameters():
@@ -361,7 +361,8 @@ def _difference(a: LoraWeights, b: LoraWeights) -> float:
     largest = 0.0
     for module, one in a.layers.items():
         other = b.layers[module]
-        pairs = [(one.down, other.down), (one.up, other.up), (torch.tensor(one.alpha), torch.tensor(other.alpha))]
+        pairs = [(one.down, other.down), (one.up, other.up)]
+        largest = max(largest, abs(one.alpha - other.alpha))
         if (one.magnitude is None) != (other.magnitude is None):
             return math.inf
         if one.magnitude is not None and other.magnitude is not None:

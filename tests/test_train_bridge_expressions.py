@@ -189,6 +189,11 @@ SCHEMA = pa.schema([("a", pa.float64()), ("b", pa.int64()), ("t", pa.string()), 
 @settings(max_examples=400, deadline=None)
 @given(tree=CONDITIONS, rows=ROWS)
 @example(tree=("or", [("column", "f"), ("not", ("column", "f"))]), rows=[{"a": None, "b": 1, "t": "", "f": None}])
+@example(tree=("in", "in", ("minus", ("column", "a")), [0.0]), rows=[{"a": 0.0, "b": 1, "t": "", "f": None}])
+@example(
+    tree=("chain", [">"], [("binary", "/", ("column", "b"), ("literal", 0.0)), ("literal", 1.0)]),
+    rows=[{"a": 0.0, "b": 1, "t": "", "f": None}],
+)
 def test_conditions_equal_plain_python_row_by_row(tree: tuple, rows: list[dict]) -> None:
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     expected = [evaluate(tree, row) for row in rows]

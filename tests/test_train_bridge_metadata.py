@@ -355,7 +355,11 @@ def test_paths_stay_below_the_root(files: Path, tmp_path_factory: pytest.TempPat
     (files / "inner.mp4").symlink_to("a.mp4")
     (files / "broken.mp4").symlink_to(files / "nothing.mp4")
     (files / "linked").symlink_to(other)
+    sibling = files.with_name(files.name + "-2")  # begins with the root's name
+    sibling.mkdir()
+    (sibling / "f.mp4").write_bytes(b"x")
     leaving = {
+        f"../{sibling.name}/f.mp4": "leads out of the root",
         str(files / "a.mp4"): "is an absolute path",
         f"../{other.name}/e.mp4": "leads out of the root",
         f"linked/../{other.name}/e.mp4": "leads out of the root",
@@ -449,6 +453,13 @@ def test_expressions_over_json(files: Path) -> None:
     ]
     with pytest.raises(UserError, match=r"no column 'aesthetic'.*m\.json has .*score.*output folder of `curate`"):
         read(source, where="aesthetic > 5")
+
+
+def test_constant_expressions(files: Path) -> None:
+    for source in (write_json(files, GOOD, {**GOOD, "file_path": "b.mp4"}), made(files / "out", {}, {})):
+        assert [row.weight for row in read(source, where="1 < 2", weight="2").rows] == [2, 2]
+        none = read(source, where="1 > 2")
+        assert none.rows == () and none.left_out == 2
 
 
 @pytest.mark.parametrize(
@@ -552,6 +563,8 @@ def test_a_span_is_counted_by_its_packets(tmp_path: Path) -> None:
     rows, _ = probe_rows([replace(row_of(uneven), row_id=str(n), start_s=a, end_s=b) for a, b, n in spans])
     assert [row.num_frames for row in rows] == [n for _, _, n in spans]
     assert [row.duration_s for row in rows] == pytest.approx([b - a for a, b, _ in spans])
+    late = draw(tmp_path / "late.mkv", 12, pts=[5 + i / FPS for i in range(12)])  # its first frame is not at time 0
+    assert probe_rows([replace(row_of(late), start_s=0.25, end_s=0.75)])[0][0].num_frames == 6
     rows, refused = probe_rows([replace(row_of(uneven), start_s=5.0, end_s=6.0)])
     assert rows == () and "no frame between" in refused[0].mend
 

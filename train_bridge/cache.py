@@ -13,7 +13,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -145,18 +145,23 @@ def read_index(cache: Path) -> pa.Table:
 
     A later row of a key replaces an earlier one; an error never replaces tensors.
     """
+    return _newest(_read_rows(cache))
+
+
+def _read_rows(cache: Path) -> pa.Table:
     # Parts first: one that is folded meanwhile is in the index read after it.
     parts = []
     for path in sorted((cache / "parts").glob("[!.]*.parquet")):
-        try:
+        with suppress(FileNotFoundError):
             parts.append(pq.read_table(path, schema=INDEX_SCHEMA))
-        except FileNotFoundError:
-            continue
     try:
         index = pq.read_table(_index_path(cache), schema=INDEX_SCHEMA)
     except FileNotFoundError:
         index = INDEX_SCHEMA.empty_table()
-    table = pa.concat_tables([index, *parts])
+    return pa.concat_tables([index, *parts])
+
+
+def _newest(table: pa.Table) -> pa.Table:
     order = pa.table({
         "key": table["key"],
         "whole": pc.is_null(table["error"]),
@@ -177,13 +182,14 @@ def fold(cache: Path) -> pa.Table:
     Returns:
         The index.
     """
-    table = read_index(cache)
-    whole = {path.stem for path in (cache / "shards").glob("[!.]*.safetensors") if _is_whole(path)}
-    found = pc.is_in(table["shard"], value_set=pa.array(sorted(whole), pa.string()))
-    table = table.filter(pc.or_(found, pc.is_valid(table["error"])))
+    parts = list((cache / "parts").glob("[!.]*.parquet"))
+    rows = _read_rows(cache)
+    whole = [path.stem for path in (cache / "shards").glob("[!.]*.safetensors") if _is_whole(path)]
+    found = pc.is_in(rows["shard"], value_set=pa.array(whole, pa.string()))
+    table = _newest(rows.filter(pc.or_(found, pc.is_valid(rows["error"]))))
     with atomic_path(_index_path(cache)) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    for path in (cache / "parts").glob("[!.]*.parquet"):
+    for path in parts:
         path.unlink()
     named = set(pc.unique(table["shard"]).to_pylist())
     for path in (cache / "shards").glob("[!.]*.safetensors"):
@@ -221,11 +227,7 @@ class _Shard:
     def __init__(self, path: Path):
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
-        try:
-            self._header, self._begin = _read_header(self._descriptor, path)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        self._header, self._begin = _read_header(self._descriptor, path)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 
 from curation.errors import UserError
 from curation.ray_runner import MODEL_CPUS, start_ray
+from models.errors import ModelError
 from train_bridge.cache import Encoded, Entry, Kind, write_shard
 from train_bridge.cache_build import CacheItem, Job, Unit, encode_latents, encode_texts, read_unit
 from train_bridge.frames import FrameReader
@@ -32,16 +33,20 @@ MOST_BLOCKS = 10_000
 BLOCK_BYTES = 16 << 20
 """Rows are gathered into blocks of about this size; a larger row is a block of its own."""
 WRITE_CPUS = 0.25
+STORE_SHARE = 1 / 8
+"""of the object store that the rows of one shard may take; with more, Ray Data holds the encoders back"""
+BYTES_PER_PIXEL = 0.5
+"""of frames, for mean and log-variance in float32 with 16 channels, 4 × 8 × 8 pixels each"""
+TEXT_BYTES = 256 * 3584 * 4
 
 
 @dataclass(frozen=True)
 class Booking:
-    """What the steps book: encoders in all, CPUs and GPUs of each, readers at a time, CPUs of each."""
+    """How many encoders there are, and what each worker of a step books of CPUs and GPUs."""
 
     encoders: int
     encoder_cpus: float
     encoder_gpus: float
-    readers: int
     reader_cpus: float
     writer_cpus: float
 
@@ -59,11 +64,10 @@ def book(cpus: float, gpus: float) -> Booking:
             f"{encoders} encoders book {booked:.1f} CPUs of {cpus:g}; at most half may be booked: "
             f"give Ray {2 * booked:.1f} CPUs or more, or fewer GPUs"
         )
-    readers = max(1, int(cpus))
-    share = (cpus - booked) / readers
-    # Not the encoders' share: equal ones would let Ray fuse the two steps, and read on the encoders alone.
-    reader_cpus = round(min(1.0, share), 3)
-    return Booking(encoders, MODEL_CPUS, 1.0 if gpus >= 1 else 0.0, readers, reader_cpus, min(WRITE_CPUS, reader_cpus))
+    # What the encoders leave, in as many shares as there are CPUs. Not the encoders' own share: equal ones would
+    # let Ray fuse the two steps, and read on the encoders alone.
+    reader_cpus = round(min(1.0, (cpus - booked) / max(1, int(cpus))), 3)
+    return Booking(encoders, MODEL_CPUS, 1.0 if gpus >= 1 else 0.0, reader_cpus, min(WRITE_CPUS, reader_cpus))
 
 
 @dataclass(frozen=True)
@@ -88,26 +92,29 @@ class RayCacheRunner:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             with ray.data.DataContext.current(context):
-                for bundle in _graph(job, kind, units, booking).iter_internal_ref_bundles():
+                rows = shard_rows(job.rows_per_shard, units, resources.get("object_store_memory", 0.0))
+                for bundle in _graph(job, kind, units, booking, rows).iter_internal_ref_bundles():
                     done(bundle.num_rows() or 0)
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
-            if isinstance(cause, UserError):
-                raise cause from None
+            if isinstance(cause, UserError | ModelError):
+                raise type(cause)(str(cause).splitlines()[0]) from None  # Ray adds lines about retries
             raise
 
 
-def _graph(job: Job, kind: Kind, units: Sequence[Unit], booking: Booking) -> "ray.data.Dataset":
+def shard_rows(most: int, units: Sequence[Unit], store_bytes: float) -> int:
+    """Give how many encoded rows are written together: at most what fits into a share of the object store."""
+    buckets = {item.bucket for unit in units for item in unit.items}
+    pixels = max((b.num_frames * b.height_px * b.width_px for b in buckets), default=0)
+    row_bytes = pixels * BYTES_PER_PIXEL if buckets else TEXT_BYTES
+    return max(1, min(most, int(store_bytes * STORE_SHARE / row_bytes)))
+
+
+def _graph(job: Job, kind: Kind, units: Sequence[Unit], booking: Booking, rows: int) -> "ray.data.Dataset":
     dataset = ray.data.from_arrow(_blocks([_packed(unit) for unit in units]))
     batches: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True}
     if kind == "latent":
-        dataset = dataset.map_batches(
-            _read,
-            batch_size=1,
-            compute=ray.data.TaskPoolStrategy(size=booking.readers),
-            num_cpus=booking.reader_cpus,
-            **batches,
-        )
+        dataset = dataset.map_batches(_read, batch_size=1, num_cpus=booking.reader_cpus, **batches)
     dataset = dataset.map_batches(
         _Encoder,
         fn_constructor_args=(job, kind, booking.encoder_gpus > 0),
@@ -120,8 +127,7 @@ def _graph(job: Job, kind: Kind, units: Sequence[Unit], booking: Booking) -> "ra
     return dataset.map_batches(
         _write,
         fn_kwargs={"job": job},
-        batch_size=job.rows_per_shard,
-        compute=ray.data.TaskPoolStrategy(size=booking.readers),
+        batch_size=rows,
         num_cpus=booking.writer_cpus,
         **batches,
     )

@@ -44,7 +44,9 @@ def weights_of(network: nn.Module, adapters_only: bool) -> Tensors:
     Every worker must call it; workers other than the first may get an empty mapping.
     """
     tensors: Tensors = get_model_state_dict(network, options=TRAINED if adapters_only else WHOLE)
-    return tensors
+    # On the CPU these are the weights themselves, which change with the next step.
+    live = {parameter.data_ptr() for parameter in network.parameters()}
+    return {name: tensor.clone() if tensor.data_ptr() in live else tensor for name, tensor in tensors.items()}
 
 
 def save_weights(folder: Path, weights: Tensors, config: Mapping[str, Any] | None, most_bytes: str = "5GB") -> None:

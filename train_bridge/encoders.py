@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from models.video_vae import encode_moments, load_vae
 
+from models.quiet import quiet_libraries
 from models.text_encoder import TextEncoder
+from models.video_vae import encode_moments, load_vae
 from train_bridge.fingerprint import digest, weights_id
 
 EncodeFrames = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -48,6 +49,7 @@ class FolderEncoders:
 
     def load_vae(self) -> EncodeFrames:
         """Load the VAE; its function takes uint8 (B, T, H, W, 3) and gives unscaled mean and logvar (B, C, f, h, w)."""
+        quiet_libraries()
         device, dtype = _device(), _dtype(self.half)
         vae = load_vae(Path(self.vae), dtype).to(device).eval().requires_grad_(False)
 
@@ -61,6 +63,7 @@ class FolderEncoders:
 
     def load_text(self) -> EncodeTexts:
         """Load the text encoder; its function gives (B, positions, D)."""
+        quiet_libraries()
         encoder = TextEncoder.load(Path(self.text), self.positions, _dtype(self.half), _device())
         return lambda captions: encoder.encode(captions).float().cpu()
 

@@ -182,6 +182,8 @@ def _link(a: Data | None, op: ast.cmpop, b: Data | None, left: ast.expr, right: 
     if isinstance(op, ast.In | ast.NotIn):
         values = constants(right)
         a = _typed(left, a, values.type)
+        if values.type == pa.float64():  # `is_in` tells -0.0 from 0.0, which adding 0 makes one
+            a, values = pc.add(a, 0.0), pc.add(values, 0.0)
         found = pc.if_else(pc.is_valid(a), pc.is_in(a, value_set=values), pa.scalar(None, pa.bool_()))
         return pc.invert(found) if isinstance(op, ast.NotIn) else found
     if is_null(left) or is_null(right):

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.video_vae import encode_moments
 from torch import nn
 
 from curation.errors import UserError
 from curation.files import atomic_folder, atomic_write
+from models.architecture import Architecture
 from models.bundle import place_component, write_model_index
-from models.lora import add_lora, export_lora, verify_exports
+from models.lora import export_lora, verify_exports
 from models.objectives import make_objective
 from models.text_encoder import CLASS_NAME as TEXT_CLASS
 from models.text_encoder import find_encoder
+from models.video_vae import encode_moments
 from train_bridge.batches import VideoFrames
 from train_bridge.checkpoint import checkpoints, load_weights, put_weights, save_weights
 from train_bridge.config import TrainConfig
-from train_bridge.job import ROWS_FILE, config_of
+from train_bridge.job import ROWS_FILE, add_adapter, config_of
 from train_bridge.methods.vae import to_signed
 from train_bridge.parts import Parts, load_transformer, load_vae, text_encoder_folder
 from train_bridge.rows_file import read_rows
@@ -49,9 +50,9 @@ def export_run(config: TrainConfig, run: Path, parts: Parts) -> Path:
         put_weights(vae, {name.removeprefix("vae."): tensor for name, tensor in weights.items()})
         _replace(model / "vae", vae, scaling_factor=latent_scale(vae, run))
         return model
-    _, transformer = load_transformer(parts, config.train.seed)
+    family, transformer = load_transformer(parts, config.train.seed)
     if config.lora.rank:
-        _export_adapter(config, run, transformer, weights)
+        _export_adapter(config, run, family, transformer, weights)
         if Path(str(parts.transformer)).is_dir():
             place_component(Path(str(parts.transformer)), model / "transformer")
         else:
@@ -120,12 +121,10 @@ def latent_scale(vae: nn.Module, run: Path) -> float:
     return 1.0 / math.sqrt(max(squares / count - (total / count) ** 2, 1e-12))
 
 
-def _export_adapter(config: TrainConfig, run: Path, transformer: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    from models.architectures import ARCHITECTURES
-
-    family = ARCHITECTURES[config_of(transformer)["_class_name"]]
-    lora = config.lora
-    add_lora(transformer, lora.rank, lora.alpha, lora.targets or family.lora_targets, lora.dora, seed=config.train.seed)
+def _export_adapter(
+    config: TrainConfig, run: Path, family: Architecture, transformer: nn.Module, weights: dict[str, torch.Tensor]
+) -> None:
+    add_adapter(transformer, family, config)
     put_weights(transformer, weights)
     folder = run / "lora"
     with atomic_folder(folder) as temporary:
@@ -133,7 +132,6 @@ def _export_adapter(config: TrainConfig, run: Path, transformer: nn.Module, weig
         difference = verify_exports(transformer, "default", temporary)
         if difference:
             raise UserError(f"{folder}: an exported adapter read back differs by {difference:g}; please report this")
-    atomic_write(folder / "base.json", json.dumps({"base": str(run / "model")}) + "\n")
 
 
 def _replace(folder: Path, network: nn.Module, scaling_factor: float | None = None) -> None:

@@ -133,8 +133,10 @@ def _read_output(out: Path, root: str | None, expressions: Sequence[Expression])
         raise UserError(f"{out}: its table cannot be read ({' '.join(str(error).split())})") from None
     if not len(table):
         raise UserError(f"{out}: no clip is accepted; loosen its rules with: run_pipeline.py select {out}")
-    records = [_clip_record(root, row) for row in table.select(TABLE_COLUMNS).to_pylist()]
-    return Listing(records, [], table.select(scored), str(out), "caption")
+    batches = table.select(TABLE_COLUMNS).to_batches()
+    records = [_clip_record(root, row) for batch in batches for row in batch.to_pylist()]
+    # A constant reads no column, but needs to know how many rows there are.
+    return Listing(records, [], table.select(scored or TABLE_COLUMNS[:1]), str(out), "caption")
 
 
 def _clip_record(root: str | None, row: Values) -> Record:
@@ -290,7 +292,7 @@ def _columns(source: Path, rows: list[Values], expressions: Sequence[Expression]
     hint = f"; {source.name} has {', '.join(names)}; the output folder of `curate` has all scores: give it instead"
     for expression in expressions:
         expression.check(names, hint)
-    wanted = sorted(set().union(*(expression.columns for expression in expressions)))
+    wanted = sorted(set().union(*(expression.columns for expression in expressions))) or names[:1]
     return pa.table({name: _column(name, [values.get(name) for values in rows], is_csv) for name in wanted})
 
 

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from models.discriminator import PatchGAN3D
 from models.perceptual import load_lpips
-from models.video_vae import TrainableVAE, decode_frames
 from torch import nn
 
 from curation.errors import UserError
+from models.architecture import Architecture
 from models.cost import peak_flops
 from models.generate import generate_latents
 from models.lora import add_lora
 from models.objectives import Objective, make_objective
 from models.samplers import make_scheduler
+from models.video_vae import TrainableVAE, decode_frames
 from train_bridge.batches import Batches, CachedLatents, EncodedVideo, VideoFrames
 from train_bridge.cache import CacheReader
 from train_bridge.config import TrainConfig
@@ -94,7 +95,7 @@ def _vae_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, prepa
             raise UserError("vae_loss.lpips: name the file with its weights in vae_loss.lpips_weights")
         perceptual = load_lpips(Path(loss.lpips_weights)).to(worker.device)
     network = TrainableVAE(vae, config.train.gradient_checkpointing)
-    method = VideoVae(network, loss, vae.decoder.conv_out.weight, critic, perceptual)
+    method = VideoVae(network, loss, critic, perceptual)
     with torch.device("meta"):
         shadow = TrainableVAE(type(vae).from_config(vae.config))
     predictor = VaePredictor(config, shadow)
@@ -110,13 +111,11 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
     family, transformer = load_transformer(parts, config.train.seed)
     configs = {"transformer": config_of(transformer)}
     shape = family.shape(transformer)
-    frozen = set(family.unused_parameters(transformer))
-    for name, parameter in transformer.named_parameters():
-        parameter.requires_grad_(name not in frozen)
     if config.lora.rank:
-        targets = config.lora.targets or family.lora_targets
-        alpha = config.lora.alpha if config.lora.alpha is not None else float(config.lora.rank)
-        add_lora(transformer, config.lora.rank, alpha, targets, config.lora.dora, seed=config.train.seed)
+        add_adapter(transformer, family, config)
+    unused = set(family.unused_parameters(transformer))
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in unused)
     if config.train.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     objective = make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
@@ -162,6 +161,12 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
     if config.watch.prompts and config.watch.sample_every:
         sample = _sampler(config, run, worker, method, vae, objective, texts, prepared)
     return method, batches_of, configs, predictor, look, sample
+
+
+def add_adapter(transformer: nn.Module, family: Architecture, config: TrainConfig) -> None:
+    """Freeze a transformer and add the adapter that the config asks for."""
+    lora = config.lora
+    add_lora(transformer, lora.rank, lora.alpha, lora.targets or family.lora_targets, lora.dora, seed=config.train.seed)
 
 
 def make_encoders(config: TrainConfig, parts: Parts, run: Path) -> FolderEncoders:

@@ -15,6 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: E402
 from ray.train.torch import TorchTrainer  # noqa: E402
 
 from curation.ray_runner import start_ray  # noqa: E402
+from models.quiet import quiet_libraries  # noqa: E402
 from train_bridge.config import TrainConfig, load_config  # noqa: E402
 from train_bridge.job import CONFIG_FILE, build_job  # noqa: E402
 from train_bridge.parallel import Worker  # noqa: E402
@@ -57,6 +58,7 @@ def launch(config: TrainConfig, run: Path, ray_address: str | None = None) -> No
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train as one worker."""
+    quiet_libraries()
     run = Path(settings["run"])
     config = load_config(run / CONFIG_FILE)
     # More threads than CPUs booked make torch up to a hundred times slower, and one thread adds up in one order.

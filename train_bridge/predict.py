@@ -5,11 +5,11 @@ from functools import lru_cache
 from typing import Protocol
 
 import torch
-from models.video_vae import TrainableVAE
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.architecture import Shape
 from models.cost import Memory, saved_bytes, training_flops, training_memory
+from models.video_vae import TrainableVAE
 from train_bridge.config import TrainConfig
 from train_bridge.types import Bucket
 
@@ -88,7 +88,7 @@ class VaePredictor:
     @lru_cache(maxsize=256)  # noqa: B019 - one predictor lives as long as the plan
     def _counted(self, bucket: Bucket) -> tuple[float, int]:
         frames = torch.zeros(1, 3, bucket.num_frames, bucket.height_px, bucket.width_px, device="meta")
-        noise = torch.zeros(1, self.vae.latent_channels, *bucket.latent_shape, device="meta")
+        noise = torch.zeros(1, self.vae.vae.config.latent_channels, *bucket.latent_shape, device="meta")
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self.vae(frames, noise)
         passes = 4 if self.config.train.gradient_checkpointing else 3

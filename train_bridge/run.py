@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from models.video_vae import TrainableVAE
 
 from curation.errors import UserError
 from curation.files import atomic_write, remove_leftovers
 from curation.lock import locked
 from curation.settings import plain
 from curation.settings_file import render
+from models.architectures import find_architecture
 from models.lora import trainable
 from models.objectives import make_objective
+from models.quiet import quiet_libraries
+from models.video_vae import TrainableVAE
 from train_bridge.cache_build import CacheItem, CacheRunner, InlineRunner, build_cache
 from train_bridge.config import TrainConfig, load_config
 from train_bridge.fingerprint import content_ids
 from train_bridge.finish import export_run
-from train_bridge.job import CONFIG_FILE, ROWS_FILE, cache_folder, make_encoders
-from train_bridge.parts import Parts, find_parts, load_vae, transformer_shape
+from train_bridge.job import CONFIG_FILE, ROWS_FILE, add_adapter, cache_folder, make_encoders
+from train_bridge.parts import Parts, find_parts, load_vae, read_json, transformer_shape
 from train_bridge.plan import Plan, Rows, check_memory, collect_rows, make_plan, render_plan
 from train_bridge.planner import micro_batches_per_rank
 from train_bridge.predict import Predictor, TransformerPredictor, VaePredictor
@@ -60,6 +62,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
     Raises:
         UserError: as `plan_run`; or the folder holds a run with another config, or another process holds it.
     """
+    quiet_libraries()
     parts = check_config(config)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
@@ -109,15 +112,12 @@ def make_predictor(config: TrainConfig, parts: Parts) -> Predictor:
     shape = transformer_shape(parts)
     trained = shape.parameters
     if config.lora.rank:
-        from models.architectures import find_architecture
-        from models.lora import add_lora
-
         assert parts.transformer is not None
         family, preset = find_architecture(parts.transformer)
-        values = preset or json.loads((Path(parts.transformer) / "config.json").read_text(encoding="utf-8"))
+        values = preset or read_json(Path(parts.transformer) / "config.json")
         with torch.device("meta"):
             model = family.build({key: value for key, value in values.items() if not key.startswith("_")})
-            add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets or family.lora_targets)
+            add_adapter(model, family, config)
         trained = sum(p.numel() for p in trainable(model))
     return TransformerPredictor(config, shape, trained)
 

@@ -12,7 +12,6 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from models.video_vae import load_vae
 
 from curation.errors import UserError
 from curation.files import atomic_write
@@ -21,8 +20,10 @@ from models.bundle import Bundle, read_bundle
 from models.generate import generate_latents
 from models.lora import apply_lora
 from models.lora_files import DIFFUSERS_FILE, read_lora
+from models.quiet import quiet_libraries
 from models.samplers import make_scheduler
 from models.text_encoder import TextEncoder
+from models.video_vae import load_vae
 from train_bridge.job import to_pixels
 from train_bridge.parts import read_json
 from train_bridge.pictures import contact_sheet, write_image, write_mp4
@@ -116,6 +117,7 @@ def sample(request: SampleRequest) -> list[Path]:
         UserError: something in the request that cannot be.
         ModelError: weights that do not fit the request or each other.
     """
+    quiet_libraries()
     bundle, hints, loras = _open(request)
     for prompt in request.prompts:
         if not prompt.strip():

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from models.video_vae import to_latents
 from torch import nn
 
 from models.architecture import Architecture
@@ -70,7 +69,8 @@ class TextToVideo:
         assert batch.mean is not None and batch.logvar is not None and batch.text is not None
         device, shape = batch.mean.device, batch.mean.shape[1:]
         posterior = draw_normal(shape, generators, device)
-        latents = to_latents(batch.mean.float(), batch.logvar.float(), posterior, self.scaling_factor)
+        drawn = batch.mean.float() + torch.exp(0.5 * batch.logvar.float()) * posterior
+        latents = drawn * self.scaling_factor
         noise = draw_normal(shape, generators, device)
         timesteps = self.objective.timesteps(quantiles.to(device))
         text = torch.where(dropped.to(device).view(-1, 1, 1), self.empty_text.to(batch.text), batch.text)

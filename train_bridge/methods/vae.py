@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from models.discriminator import adaptive_weight, discriminator_loss, generator_loss
-from models.video_vae import kl_divergence
 from torch import nn
 
+from models.discriminator import adaptive_weight, discriminator_loss, generator_loss
+from models.video_vae import TrainableVAE, kl_divergence
 from train_bridge.config import VaeLossSettings
 from train_bridge.methods.types import Batch, Networks, draw_normal, generators_of
 
@@ -19,16 +19,14 @@ class VideoVae:
     """Trains the autoencoder, and a discriminator beside it when the loss asks for one.
 
     Attributes:
-        vae: `TrainableVAE`: (frames, noise) → reconstruction, mean, logvar.
+        vae: (frames, noise) → reconstruction, mean, logvar.
         loss: weights of the terms.
-        last_layer: the decoder's last weight, where adaptive_weight compares gradients.
         discriminator: patches of real against decoded frames.
         perceptual: distance (B,) between two videos.
     """
 
-    vae: nn.Module
+    vae: TrainableVAE
     loss: VaeLossSettings
-    last_layer: torch.Tensor
     discriminator: nn.Module | None = None
     perceptual: Perceptual | None = None
     main: str = "vae"
@@ -52,7 +50,7 @@ class VideoVae:
             self.discriminator.requires_grad_(False)
             fooled = generator_loss(self.discriminator(made))
             self.discriminator.requires_grad_(True)
-            share = self.loss.gan * adaptive_weight(loss.mean(), fooled.mean(), self.last_layer)
+            share = self.loss.gan * adaptive_weight(loss.mean(), fooled.mean(), self.vae.last_layer)
             loss = loss + share * fooled
         yield self.main, loss
         if adversarial:
@@ -81,7 +79,7 @@ class VideoVae:
     def _posterior_noise(self, batch: Batch) -> torch.Tensor:
         assert batch.frames is not None
         _, frames, height, width, _ = batch.frames.shape
-        channels = self.vae.latent_channels
+        channels = self.vae.vae.config.latent_channels
         shape = (channels, (frames - 1) // 4 + 1, height // 8, width // 8)
         return draw_normal(shape, generators_of(batch), batch.frames.device)  # type: ignore[arg-type]
 

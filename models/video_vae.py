@@ -1,0 +1,270 @@
+"""The video autoencoder of EasyAnimate V5/V5.1 (MagViT, 4×8×8), on diffusers' own `AutoencoderKLMagvit`.
+
+Weights, config and files are diffusers', unchanged; only the forward pass is ours (see `models.magvit`): it keeps no
+state, so that it can be checkpointed and data-parallel, and it gives what diffusers gives.
+"""
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLMagvit
+from torch import nn
+
+from models import magvit
+from models.errors import ModelError
+from models.magvit import Stretch
+
+TEMPORAL_STRIDE = 4
+"""frames per latent frame after the first: 4n+1 frames become n+1 latent frames"""
+SPATIAL_STRIDE = 8
+"""pixels per latent, in height and width"""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # Learns a few small drawn clips on one CPU core within a minute.
+    "tiny": {
+        "latent_channels": 8,
+        "block_out_channels": (16, 16, 32, 64),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "spatial_group_norm": True,
+    },
+    # As published with EasyAnimate V5 and V5.1.
+    "magvit": {"latent_channels": 16, "block_out_channels": (128, 256, 512, 512)},
+}
+
+
+def build_vae(config: Mapping[str, Any]) -> AutoencoderKLMagvit:
+    """Build an autoencoder with random weights (from torch's global generator).
+
+    Args:
+        config: arguments of `AutoencoderKLMagvit`, or the content of its `config.json`.
+
+    Raises:
+        ModelError: unknown keys, values that do not fit together, or compression other than 4×8×8.
+    """
+    values = {name: value for name, value in config.items() if not name.startswith("_")}
+    unknown = values.keys() - inspect.signature(AutoencoderKLMagvit.__init__).parameters.keys()
+    if unknown:
+        raise ModelError(f"VAE config: AutoencoderKLMagvit knows no key '{min(unknown)}'; remove or rename it")
+    try:
+        vae = AutoencoderKLMagvit(**values)
+    except (TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"VAE config: {one_line(error)}; compare it with the presets tiny and magvit") from error
+    return _with_known_strides(vae, "VAE config")
+
+
+def load_vae(folder: Path, dtype: torch.dtype | None = None) -> AutoencoderKLMagvit:
+    """Load an autoencoder from a folder in diffusers layout.
+
+    Args:
+        folder: holds `config.json` and safetensors, or has a folder `vae` that does.
+        dtype: of the weights; None: float32.
+
+    Raises:
+        ModelError: no such files, another class, or weights that do not fit the config.
+    """
+    folder = Path(folder)
+    home = folder if (folder / "config.json").is_file() else folder / "vae"
+    try:
+        class_name = json.loads((home / "config.json").read_bytes()).get("_class_name")
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no config.json, nor vae/config.json; give a folder in diffusers layout") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{home / 'config.json'}: {one_line(error)}; copy the file again") from error
+    if class_name != AutoencoderKLMagvit.__name__:
+        raise ModelError(f"{home}: holds {class_name}, not AutoencoderKLMagvit; give the folder of a V5 or V5.1 VAE")
+    if not any(home.glob("*.safetensors")):
+        raise ModelError(f"{home}: no .safetensors beside config.json; copy or convert the weights")
+    try:
+        vae, info = AutoencoderKLMagvit.from_pretrained(
+            home,
+            torch_dtype=dtype or torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{home}: {one_line(error)}; copy config.json and weights again") from error
+    # diffusers only warns of these, and leaves random weights in their places.
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(str(key) for key in info["mismatched_keys"])]
+    if wrong:
+        raise ModelError(f"{home}: {len(wrong)} weights do not fit config.json ({wrong[0]}); give diffusers' own files")
+    return _with_known_strides(vae, str(home))
+
+
+def encode_moments(
+    vae: AutoencoderKLMagvit, frames: torch.Tensor, checkpointing: bool = False, frames_at_once: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encode frames to the posterior's mean and log variance, unscaled.
+
+    Args:
+        vae: the autoencoder; it is not changed.
+        frames: (B, 3, T, H, W) in −1..1, floating point; T = 4n+1, sides multiples of 8.
+        checkpointing: recompute activations in the backward pass: less memory, a third slower.
+        frames_at_once: bound on memory, a multiple of 4; the result does not depend on it. None: the whole
+            sequence where gradients are wanted, else 4.
+
+    Returns:
+        Mean and log variance, each (B, C, (T−1)/4+1, H/8, W/8).
+
+    Raises:
+        ModelError: a shape or type that cannot be encoded.
+    """
+    _check_frames(vae, frames)
+    at_once = frames_at_once or (frames.shape[2] if torch.is_grad_enabled() else TEMPORAL_STRIDE)
+    if at_once % TEMPORAL_STRIDE and at_once < frames.shape[2]:
+        raise ModelError(f"frames_at_once {at_once}: must be a multiple of {TEMPORAL_STRIDE}")
+    parts = [
+        magvit.encode(vae.encoder, frames[:, :, begin:end], stretch)
+        for begin, end, stretch in _stretches(frames.shape[2], at_once, checkpointing)
+    ]
+    mean, logvar = vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)
+    return mean, logvar.clamp(-30.0, 20.0)
+
+
+def decode_frames(
+    vae: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool = False, latents_at_once: int | None = None
+) -> torch.Tensor:
+    """Decode unscaled latents to frames.
+
+    Args:
+        vae: the autoencoder; it is not changed.
+        latents: (B, C, t, h, w).
+        checkpointing: recompute activations in the backward pass: less memory, a third slower.
+        latents_at_once: bound on memory; the result does not depend on it. None: the whole sequence where
+            gradients are wanted, else 1.
+
+    Returns:
+        (B, 3, 4·(t−1)+1, 8·h, 8·w), about −1..1 but not clamped.
+
+    Raises:
+        ModelError: not five dimensions, or another number of channels.
+    """
+    channels = vae.config.latent_channels
+    if latents.ndim != 5 or latents.shape[1] != channels:
+        raise ModelError(f"latents {tuple(latents.shape)}: the VAE decodes (batch, {channels}, frames, height, width)")
+    at_once = latents_at_once or (latents.shape[2] if torch.is_grad_enabled() else 1)
+    latents = vae.post_quant_conv(latents)
+    parts = [
+        magvit.decode(vae.decoder, latents[:, :, begin:end], stretch)
+        for begin, end, stretch in _stretches(latents.shape[2], at_once, checkpointing)
+    ]
+    return torch.cat(parts, dim=2)
+
+
+def to_latents(
+    vae: AutoencoderKLMagvit, mean: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor | None
+) -> torch.Tensor:
+    """Draw from the posterior and scale, as the transformer expects latents.
+
+    Args:
+        vae: gives the scaling factor.
+        mean: of the posterior.
+        logvar: its log variance; clamped to −30..20.
+        noise: standard normal, of the same shape; None: the mean itself.
+    """
+    drawn = mean if noise is None else mean + torch.exp(0.5 * logvar.clamp(-30.0, 20.0)) * noise
+    return drawn * vae.config.scaling_factor
+
+
+def from_latents(vae: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool = False) -> torch.Tensor:
+    """Decode scaled latents, the inverse of `encode` (see `decode_frames`)."""
+    return decode_frames(vae, latents / vae.config.scaling_factor, checkpointing)
+
+
+def encode(vae: AutoencoderKLMagvit, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Encode frames to scaled latents (see `encode_moments`).
+
+    Args:
+        vae: the autoencoder.
+        frames: (B, 3, T, H, W) in −1..1.
+        generator: on a CPU, the same draw on every device; None: the posterior's mean.
+    """
+    mean, logvar = encode_moments(vae, frames)
+    if generator is None:
+        return to_latents(vae, mean, logvar, None)
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return to_latents(vae, mean, logvar, noise.to(mean))
+
+
+def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Give KL(N(mean, exp(logvar)) ‖ N(0, 1)), averaged over elements (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+
+
+class TrainableVAE(nn.Module):
+    """The autoencoder as one module call, which data parallelism needs.
+
+    Attributes:
+        vae: diffusers' model, whose weights these are.
+        checkpointing: recompute activations in the backward pass.
+    """
+
+    def __init__(self, vae: AutoencoderKLMagvit, checkpointing: bool = False):
+        """Wrap the model; nothing is copied."""
+        super().__init__()
+        self.vae = vae
+        self.checkpointing = checkpointing
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weights of the decoder's last convolution, for `models.discriminator.adaptive_weight`."""
+        return self.vae.decoder.conv_out.weight
+
+    def forward(
+        self, frames: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encode, draw and decode.
+
+        Args:
+            frames: (B, 3, T, H, W) in −1..1.
+            noise: standard normal in the shape of the latents; None: decode the mean.
+
+        Returns:
+            Reconstruction (B, 3, T, H, W), mean and log variance (B, C, t, h, w).
+        """
+        mean, logvar = encode_moments(self.vae, frames, self.checkpointing)
+        drawn = mean if noise is None else mean + torch.exp(0.5 * logvar) * noise
+        return decode_frames(self.vae, drawn, self.checkpointing), mean, logvar
+
+
+def one_line(error: Exception) -> str:
+    """Give an error's text on one line."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _stretches(frames: int, at_once: int, checkpointing: bool) -> Iterator[tuple[int, int, Stretch]]:
+    """Divide a sequence: the first frame goes with the first stretch."""
+    if checkpointing or at_once >= frames - 1:
+        yield 0, frames, Stretch(checkpointing=checkpointing)
+        return
+    ends: dict[nn.Module, torch.Tensor] = {}
+    yield 0, 1 + at_once, Stretch(ends=ends)
+    for begin in range(1 + at_once, frames, at_once):
+        yield begin, min(frames, begin + at_once), Stretch(begins=False, ends=ends)
+
+
+def _check_frames(vae: AutoencoderKLMagvit, frames: torch.Tensor) -> None:
+    channels = vae.config.in_channels
+    if frames.ndim != 5 or frames.shape[1] != channels:
+        raise ModelError(f"frames {tuple(frames.shape)}: the VAE encodes (batch, {channels}, frames, height, width)")
+    if not frames.is_floating_point():
+        raise ModelError(f"frames of type {frames.dtype}: scale pixels to -1..1 in floating point first")
+    count, height, width = frames.shape[2:]
+    if count < 1 or (count - 1) % TEMPORAL_STRIDE:
+        low = max(0, count - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
+        raise ModelError(f"{count} frames are not 4n+1; take {low} or {low + TEMPORAL_STRIDE}")
+    if height < SPATIAL_STRIDE or width < SPATIAL_STRIDE or height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
+        raise ModelError(f"frames of {width}x{height} px: both sides must be multiples of {SPATIAL_STRIDE}")
+
+
+def _with_known_strides(vae: AutoencoderKLMagvit, where: str) -> AutoencoderKLMagvit:
+    time = space = 1
+    for block in vae.encoder.down_blocks:
+        time, space = time * block.temporal_downsample_factor, space * block.spatial_downsample_factor
+    if (time, space) != (TEMPORAL_STRIDE, SPATIAL_STRIDE):
+        raise ModelError(f"{where}: compression {time}x{space}x{space} is not supported; use blocks that give 4x8x8")
+    return vae
