@@ -167,6 +167,7 @@ def run_sample(parsed: argparse.Namespace) -> int:
         guidance=parsed.guidance,
         sampler=parsed.sampler,
         loras=tuple(Lora.parse(text) for text in parsed.lora),
+        threads=parsed.threads,
     )
     for path in sample(request):
         print(path)
@@ -315,6 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--guidance", type=float, default=6.0, help="1 or less: none")
     sampling.add_argument("--sampler", metavar="NAME", help="default: the first that fits the weights")
     sampling.add_argument("--lora", action="append", default=[], metavar="PATH[:SCALE]")
+    sampling.add_argument("--threads", type=int, default=1, help="CPU threads; more pay for large models only")
     sampling.set_defaults(run=run_sample)
     return parser
 

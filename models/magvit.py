@@ -141,10 +141,13 @@ def group_norm(norm: nn.GroupNorm, x: torch.Tensor, chunk: int, begins: bool) ->
     return chunks.transpose(1, 2).reshape(batch, frames, channels, height, width).transpose(1, 2)
 
 
-def _stage(run: Callable[..., torch.Tensor], stretch: Stretch, module: nn.Module, x: torch.Tensor, *chunk: int):
+def _stage(
+    run: Callable[..., torch.Tensor], stretch: Stretch, module: nn.Module, x: torch.Tensor, *chunk: int
+) -> torch.Tensor:
     """Run one stage, which the backward pass may recompute."""
     if stretch.checkpointing and torch.is_grad_enabled():
-        return checkpoint(run, stretch, module, x, *chunk, use_reentrant=False)
+        recomputed: torch.Tensor = checkpoint(run, stretch, module, x, *chunk, use_reentrant=False)
+        return recomputed
     return run(stretch, module, x, *chunk)
 
 

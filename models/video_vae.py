@@ -191,8 +191,12 @@ def encode(vae: AutoencoderKLMagvit, frames: torch.Tensor, generator: torch.Gene
 
 
 def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """Give KL(N(mean, exp(logvar)) ‖ N(0, 1)), averaged over elements (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+    """Give KL(N(mean, exp(logvar)) ‖ N(0, 1)) (Kingma & Welling 2014, appendix B).
+
+    Returns:
+        (B,), the mean over a row's latent elements.
+    """
+    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).mean(1)
 
 
 class TrainableVAE(nn.Module):

@@ -452,18 +452,41 @@ def small_cache(folder: Path, count: int = 40, rows: int = 4) -> list[str]:
     return keys
 
 
-def test_the_reader_keeps_few_shards_open_and_its_tensors_outlive_them(tmp_path):
+def mapped_shards(cache: Path) -> int:
+    return len({line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line})
+
+
+def test_the_reader_keeps_few_shards_mapped_and_its_tensors_outlive_them(tmp_path):
     keys = small_cache(tmp_path)
     reader = CacheReader(tmp_path, open_shards=2)
-    before = len(os.listdir("/proc/self/fd"))
-    tensors = [reader.latent(key) for key in np.random.default_rng(0).permutation(keys)]
-    assert len(os.listdir("/proc/self/fd")) - before == 2
+    files = len(os.listdir("/proc/self/fd"))
+    order = [str(key) for key in np.random.default_rng(0).permutation(keys)]
+    tensors = [reader.latent(key) for key in order]
+    assert mapped_shards(tmp_path) == 2 and len(os.listdir("/proc/self/fd")) == files
+    for mean, _ in tensors:
+        mean.add_(1)  # what one reader of a row does to it is nobody else's business
+    for key, (mean, logvar) in zip(order, tensors, strict=True):
+        assert torch.equal(mean - 1, reader.latent(key)[0]) and torch.equal(logvar, reader.latent(key)[1])
     del reader
-    assert len(os.listdir("/proc/self/fd")) == before
-    tensors[0][0].add_(1)  # and may be written to
-    again = CacheReader(tmp_path)
-    for key, (mean, logvar) in list(zip(np.random.default_rng(0).permutation(keys), tensors, strict=True))[1:]:
-        assert torch.equal(mean, again.latent(key)[0]) and torch.equal(logvar, again.latent(key)[1])
+    assert mapped_shards(tmp_path) == 0
+    assert float(tensors[0][0][0, 0]) == float(int(order[0], 16) % 97) + 1
+    size = len(pickle.dumps(tensors[0][0]))
+    assert size < 2000, "a tensor does not carry its shard about"
+
+
+def test_batches_are_the_rows_stacked(tmp_path):
+    items = clip_items(tmp_path / "clips", 6)
+    build(tmp_path / "cache", items, FakeEncoders(str(tmp_path / "log")))
+    reader = CacheReader(tmp_path / "cache")
+    found, _ = latent_keys(tmp_path / "cache", items, "vae-1")
+    keys = [key for key, item in zip(found, items, strict=True) if item.bucket == SMALL]
+    means, logvars = reader.latents(keys)
+    assert means.shape == (4, 3, *SMALL.latent_shape)
+    for i, key in enumerate(keys):
+        assert torch.equal(means[i], reader.latent(key)[0]) and torch.equal(logvars[i], reader.latent(key)[1])
+    captions = ["caption 0", "", "caption 2"]
+    texts = reader.texts([text_key(caption, "text-1") for caption in captions])
+    assert torch.equal(texts, torch.stack([embedding(caption) for caption in captions]))
 
 
 def test_the_reader_travels_to_threads_forks_and_pickles(tmp_path):
@@ -511,15 +534,12 @@ def test_what_is_missing_is_said_with_row_and_mend(tmp_path):
     assert "f" * 40 not in reader and "" not in reader
 
 
-def test_a_shard_cut_short_is_an_error_of_one_line(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 100, None])
+def test_a_shard_cut_short_is_an_error_of_one_line(tmp_path, content):
     keys = small_cache(tmp_path, 4)
-    reader = CacheReader(tmp_path)
     (shard,) = (tmp_path / "shards").iterdir()
-    shard.write_bytes(shard.read_bytes()[:-60])
-    with pytest.raises(UserError, match="ends too early"):
-        [reader.latent(key) for key in keys]
-    shard.write_bytes(b"short")
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    shard.write_bytes(shard.read_bytes()[:-1] if content is None else content)
+    with pytest.raises(UserError, match=r"not a whole safetensors file; delete it and build the cache again$"):
         CacheReader(tmp_path).latent(keys[0])
 
 

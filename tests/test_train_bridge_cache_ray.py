@@ -18,7 +18,7 @@ from test_train_bridge_cache import FakeEncoders, assert_equal_caches, build, cl
 from curation.errors import UserError
 from train_bridge.cache import read_index
 from train_bridge.cache_build import CacheItem, EncodeFrames, Job, plan_latents, plan_texts
-from train_bridge.cache_ray import RayCacheRunner, _Encoder, _packed, _read, _unpacked, _write, book
+from train_bridge.cache_ray import RayCacheRunner, _Encoder, _packed, _read, _unpacked, _write, book, shard_rows
 from train_bridge.types import Bucket
 
 torch.set_num_threads(1)
@@ -41,6 +41,19 @@ def test_bookings_leave_room_for_every_step(cpus: float, gpus: float) -> None:
 
 def booking_of(gpus: float) -> float:
     return int(gpus) * 0.1
+
+
+def test_the_rows_of_a_shard_fit_into_the_object_store(tmp_path: Path) -> None:
+    (item,) = clip_items(tmp_path, 1)
+    (small,) = plan_latents({"a" * 32: item})
+    (large,) = plan_latents({"a" * 32: replace(item, bucket=Bucket(49, 512, 512))})
+    latent_bytes = 2 * 16 * 13 * 64 * 64 * 4
+    for store_bytes in (1 << 29, 1 << 33):
+        rows = shard_rows(32, [small, large], store_bytes)
+        assert rows == 32 or (rows + 2) * latent_bytes > store_bytes / 8 >= rows * latent_bytes * 0.95
+    assert shard_rows(32, [small], 1 << 29) == 32 and shard_rows(32, [large], 1 << 29) == 10
+    assert shard_rows(32, [large], 0) == 1 and shard_rows(3, [large], 1 << 40) == 3
+    assert shard_rows(32, plan_texts({"a" * 32: ""}), 1 << 29) == 18
 
 
 def test_units_survive_the_way_to_a_worker(tmp_path: Path) -> None:

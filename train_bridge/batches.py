@@ -45,14 +45,9 @@ class CachedLatents:
 
     def __call__(self, micro: MicroBatch, seeds: tuple[int, ...]) -> Batch:
         """Read and stack."""
-        moments = [self.reader.latent(self.latent_keys(row, micro.bucket)) for row in micro.rows]
-        return Batch(
-            seeds=seeds,
-            weights=torch.tensor(micro.weights),
-            mean=torch.stack([mean for mean, _ in moments]),
-            logvar=torch.stack([logvar for _, logvar in moments]),
-            text=torch.stack([self.reader.text(self.text_keys[row]) for row in micro.rows]),
-        )
+        mean, logvar = self.reader.latents([self.latent_keys(row, micro.bucket) for row in micro.rows])
+        text = self.reader.texts([self.text_keys[row] for row in micro.rows])
+        return Batch(seeds, torch.tensor(micro.weights), mean, logvar, text)
 
 
 @dataclass

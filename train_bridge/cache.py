@@ -35,7 +35,7 @@ DType = Literal["float32", "bf16"]
 TORCH_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 _STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 MOST_HEADER_BYTES = 100 << 20
-OPEN_SHARDS = 128
+OPEN_SHARDS = 1024
 HOW_TO_BUILD = "run_pipeline.py train CONFIG encodes what is missing"
 
 
@@ -202,8 +202,7 @@ def _is_whole(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             header, begin = _read_header(file.fileno(), path)
-            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-            return os.fstat(file.fileno()).st_size == begin + end
+            return os.fstat(file.fileno()).st_size == begin + _data_bytes(header)
     except (OSError, UserError, LookupError, TypeError):
         return False
 
@@ -221,45 +220,38 @@ def _read_header(descriptor: int, path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
+def _data_bytes(header: Mapping[str, Any]) -> int:
+    return max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+
+
 class _Shard:
-    """An open shard: its header, and a descriptor for reading at any place."""
+    """A mapped shard; no file stays open."""
 
     def __init__(self, path: Path):
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self._header, self._begin = _read_header(self._descriptor, path)
+        with path.open("rb") as file:
+            self._header, self._begin = _read_header(file.fileno(), path)
+            size = os.fstat(file.fileno()).st_size
+        if size != self._begin + _data_bytes(self._header):  # read beyond its end, it would kill the process
+            raise UserError(f"{path}: not a whole safetensors file; delete it and build the cache again")
+        self._content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-    def read(self, *names: str) -> list[torch.Tensor]:
-        """Read tensors that lie side by side in one call of the system, into memory of their own."""
-        places = [self._header[name]["data_offsets"] for name in names]
-        begin, end = min(a for a, _ in places), max(b for _, b in places)
-        content = torch.empty(end - begin, dtype=torch.uint8)
-        view = content.numpy().data
-        done = 0
-        while done < len(view):
-            count = os.preadv(self._descriptor, [view[done:]], self._begin + begin + done)
-            if not count:
-                raise UserError(f"{self._path}: ends too early; delete it and build the cache again")
-            done += count
-        tensors = []
-        for name, (a, b) in zip(names, places, strict=True):
-            tensor = self._header[name]
-            flat = content[a - begin : b - begin].view(_STORED_DTYPES[tensor["dtype"]])
-            tensors.append(flat.reshape(tensor["shape"]))
-        return tensors
+    def view(self, name: str) -> torch.Tensor:
+        """Give a tensor that lies in the mapped file: to be read, not written to."""
+        tensor = self._header[name]
+        begin, end = tensor["data_offsets"]
+        dtype = _STORED_DTYPES[tensor["dtype"]]
+        count = (end - begin) // dtype.itemsize
+        return torch.frombuffer(self._content, dtype=dtype, count=count, offset=self._begin + begin).view(
+            tensor["shape"]
+        )
 
 
 class CacheReader:
     """Reads latents and texts by key, in any order.
 
-    Shards are read with `pread` into memory that belongs to the tensors: about as fast as views of a mapped
-    file, which pay in page faults; nothing depends on an open file, and a file cut short is an error instead of a
-    dead process. One reader serves several threads, and children after a fork; pickled, it travels as the
-    folder's name and reads the index again.
+    Shards are mapped and their headers read once; what is given out is a copy, which nothing else changes and
+    which outlives the reader. One reader serves several threads, and children after a fork; pickled, it travels
+    as the folder's name and reads the index again.
     """
 
     def __init__(self, cache: Path, open_shards: int = OPEN_SHARDS):
@@ -267,7 +259,7 @@ class CacheReader:
 
         Args:
             cache: the folder.
-            open_shards: how many shards are held open at most.
+            open_shards: how many shards are held mapped at most.
 
         Raises:
             UserError: no cache is there.
@@ -310,8 +302,17 @@ class CacheReader:
         Raises:
             UserError: not in the cache, or its shard has gone.
         """
-        mean, logvar = self._read(key, row_id, "mean", "logvar")
-        return mean, logvar
+        mean, logvar = self._views(key, row_id, "mean", "logvar")
+        return mean.clone(), logvar.clone()
+
+    def latents(self, keys: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the posteriors of clips of one shape as a batch, (B, C, F, H, W) each: copied once, not twice.
+
+        Raises:
+            UserError: one is not in the cache, or its shard has gone.
+        """
+        pairs = [self._views(key, None, "mean", "logvar") for key in keys]
+        return torch.stack([mean for mean, _ in pairs]), torch.stack([logvar for _, logvar in pairs])
 
     def text(self, key: str, caption: str | None = None) -> torch.Tensor:
         """Read a caption's embedding (L, D).
@@ -323,10 +324,18 @@ class CacheReader:
         Raises:
             UserError: not in the cache, or its shard has gone.
         """
-        (text,) = self._read(key, None if caption is None else f"caption '{caption[:60]}'", "text")
-        return text
+        (text,) = self._views(key, None if caption is None else f"caption '{caption[:60]}'", "text")
+        return text.clone()
 
-    def _read(self, key: str, what: str | None, *suffixes: str) -> list[torch.Tensor]:
+    def texts(self, keys: Sequence[str]) -> torch.Tensor:
+        """Read captions' embeddings as a batch (B, L, D).
+
+        Raises:
+            UserError: one is not in the cache, or its shard has gone.
+        """
+        return torch.stack([self._views(key, None, "text")[0] for key in keys])
+
+    def _views(self, key: str, what: str | None, *suffixes: str) -> list[torch.Tensor]:
         place = self._place(key)
         if place is None:
             raise UserError(f"{what or key}: not in the cache {self.cache}; {HOW_TO_BUILD}")
@@ -340,11 +349,11 @@ class CacheReader:
             shard = self._shards.get(name) or self._open(name)
         except FileNotFoundError:
             raise UserError(f"{shard_path(self.cache, name)}: has gone; {HOW_TO_BUILD}") from None
-        return shard.read(*(f"{key}.{suffix}" for suffix in suffixes))
+        return [shard.view(f"{key}.{suffix}") for suffix in suffixes]
 
     def _open(self, name: str) -> _Shard:
         shard = self._shards[name] = _Shard(shard_path(self.cache, name))
-        while len(self._shards) > self._open_shards:  # a shard in use elsewhere closes when it is let go
+        while len(self._shards) > self._open_shards:  # one that is being read is let go after that
             self._shards.pop(list(self._shards)[0], None)
         return shard
 

@@ -1,9 +1,9 @@
 """Build the cache as one streaming Ray Data graph: read frames → encode → write shards.
 
 Frames are read by tasks, as many at a time as there are CPUs; models are held by a pool of actors, one for
-each GPU, or on some of the CPUs; shards are filled by tasks from the encoded rows, which are some twenty times
-smaller than their frames. Each row of the graph is one pass (`cache_build.Unit`) up to the encoder and one
-index row after it, so that what is in flight is bounded whatever a shard holds.
+each GPU, or on half of the CPUs; shards are filled by tasks from the encoded rows, which are six to eleven
+times smaller than their frames. Each row of the graph is one pass (`cache_build.Unit`) up to the encoder and
+one index row after it, so that a shard's worth of frames need never be in memory at once.
 """
 
 import json
@@ -119,18 +119,12 @@ def _graph(job: Job, kind: Kind, units: Sequence[Unit], booking: Booking, rows: 
         _Encoder,
         fn_constructor_args=(job, kind, booking.encoder_gpus > 0),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=booking.encoders),
+        compute=ray.data.ActorPoolStrategy(size=min(booking.encoders, len(units))),
         num_cpus=booking.encoder_cpus,
         num_gpus=booking.encoder_gpus,
         **batches,
     )
-    return dataset.map_batches(
-        _write,
-        fn_kwargs={"job": job},
-        batch_size=rows,
-        num_cpus=booking.writer_cpus,
-        **batches,
-    )
+    return dataset.map_batches(_write, fn_kwargs={"job": job}, batch_size=rows, num_cpus=booking.writer_cpus, **batches)
 
 
 _readers: list[FrameReader] = []  # of this worker, at most one

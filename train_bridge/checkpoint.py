@@ -43,7 +43,7 @@ def weights_of(network: nn.Module, adapters_only: bool) -> Tensors:
 
     Every worker must call it; workers other than the first may get an empty mapping.
     """
-    tensors: Tensors = get_model_state_dict(network, options=TRAINED if adapters_only else WHOLE)
+    tensors: Any = get_model_state_dict(network, options=TRAINED if adapters_only else WHOLE)
     # On the CPU these are the weights themselves, which change with the next step.
     live = {parameter.data_ptr() for parameter in network.parameters()}
     return {name: tensor.clone() if tensor.data_ptr() in live else tensor for name, tensor in tensors.items()}
@@ -76,9 +76,8 @@ def load_weights(folder: Path) -> Tensors:
 
 def put_weights(network: nn.Module, weights: Tensors) -> None:
     """Put gathered weights back; those not named keep what they have."""
-    set_model_state_dict(
-        network, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=_divided(), strict=False)
-    )
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=_divided(), strict=False)
+    set_model_state_dict(network, dict[str, Any](weights), options=options)
 
 
 def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from models.discriminator import PatchGAN3D
-from models.perceptual import load_lpips
 from torch import nn
 
 from curation.errors import UserError
 from models.architecture import Architecture
 from models.cost import peak_flops
+from models.discriminator import PatchGAN3D
 from models.generate import generate_latents
 from models.lora import add_lora
 from models.objectives import Objective, make_objective
+from models.perceptual import load_lpips
 from models.samplers import make_scheduler
 from models.video_vae import TrainableVAE, decode_frames
 from train_bridge.batches import Batches, CachedLatents, EncodedVideo, VideoFrames
@@ -117,7 +117,7 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in unused)
     if config.train.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+        transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     objective = make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
     encoders = make_encoders(config, parts, run)
     vae = load_vae(parts, 0).requires_grad_(False).to(worker.device)
@@ -219,7 +219,7 @@ def _sampler(
     run: Path,
     worker: Worker,
     method: TextToVideo,
-    vae: nn.Module,
+    vae: AutoencoderKLMagvit,
     objective: Objective,
     texts: torch.Tensor,
     prepared: Prepared,

@@ -1,7 +1,11 @@
 """Starting the workers with Ray Train: in this process, or several that are started again when one dies."""
 
+import json
 import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from models.quiet import quiet_libraries  # noqa: E402
 from train_bridge.config import TrainConfig, load_config  # noqa: E402
 from train_bridge.job import CONFIG_FILE, build_job  # noqa: E402
 from train_bridge.parallel import Worker  # noqa: E402
+from train_bridge.tracking import show  # noqa: E402
 from train_bridge.trainer import Trainer  # noqa: E402
 
 
@@ -53,7 +58,8 @@ def launch(config: TrainConfig, run: Path, ray_address: str | None = None) -> No
         scaling_config=scaling,
         run_config=RunConfig(storage_path=str(storage.resolve()), name="run", failure_config=failures),
     )
-    trainer.fit()
+    with _followed(run, config) if settings.workers else nullcontext():
+        trainer.fit()
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -76,3 +82,34 @@ def train_worker(settings: dict[str, Any]) -> None:
         report=lambda metrics: train.report(metrics),
     )
     Trainer.start(build_job(config, run, worker), worker).run()
+
+
+@contextmanager
+def _followed(run: Path, config: TrainConfig) -> Iterator[None]:
+    """Show here the lines that the first worker writes to its log."""
+    log, ended = run / "log.jsonl", threading.Event()
+    main = "vae" if config.method == "vae" else "transformer"
+    place = log.stat().st_size if log.is_file() else 0
+
+    def follow() -> None:
+        shown = place
+        while not ended.wait(1.0):
+            size = log.stat().st_size if log.is_file() else 0
+            shown = 0 if size < shown else shown  # the log was cut back to a checkpoint
+            if size == shown:
+                continue
+            with log.open("rb") as file:
+                file.seek(shown)
+                whole, _, _ = file.read().rpartition(b"\n")
+            shown += len(whole) + 1 if whole else 0
+            for line in whole.splitlines():
+                if (numbers := json.loads(line))["what"] == "train":
+                    show(numbers["step"], config.train.steps, numbers, main)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

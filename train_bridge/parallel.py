@@ -55,7 +55,8 @@ def divide(network: nn.Module, worker: Worker, sharding: Literal["ddp", "fsdp"])
     for module in network.modules():
         if type(module).__name__ in blocks:
             fully_shard(module)
-    return fully_shard(network)
+    fully_shard(network)  # changes it in place
+    return network
 
 
 def bring_together(network: nn.Module, now: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLMagvit
 from torch import nn
 
 from curation.errors import UserError
@@ -82,7 +83,7 @@ def text_encoder_folder(parts: Parts, run: Path) -> Path:
     return folder
 
 
-def load_vae(parts: Parts, seed: int) -> nn.Module:
+def load_vae(parts: Parts, seed: int) -> AutoencoderKLMagvit:
     """Load the VAE, or build a preset with weights that follow from the seed."""
     if parts.vae in video_vae.PRESETS:
         with torch.random.fork_rng(devices=[]):

@@ -126,7 +126,7 @@ def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: tor
         lines.append(BucketPlan(bucket, counts[str(bucket)], size, predictor.memory(bucket, size).total, seconds))
     per_worker = settings.micro_batches_per_step / max(1, config.launch.workers)
     by_tokens = {line.bucket.tokens: line.micro_batch_s / line.rows_per_micro_batch for line in lines}
-    seconds = [
+    steps_s = [
         float(rows_each) * by_tokens[int(tokens)] * per_worker
         for rows_each, tokens in zip(epoch.rows_per_micro_batch, epoch.tokens_per_row, strict=True)
     ]
@@ -135,7 +135,7 @@ def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: tor
         buckets=tuple(lines),
         steps_per_epoch=epoch.num_steps,
         fillers=epoch.fillers,
-        step_s=float(np.mean(seconds)),
+        step_s=float(np.mean(steps_s)),
         peak_bytes=max(line.memory_bytes for line in lines),
         device_bytes=device_memory(config, device),
     )
@@ -214,8 +214,8 @@ def _fitting(
     rows: Sequence[TrainRow], config: TrainConfig
 ) -> tuple[tuple[TrainRow, ...], Assignment, tuple[Refusal, ...]]:
     assignment = assign(rows, config.buckets)
-    fits = (assignment.options >= 0).any(axis=1) if len(rows) else np.zeros(0, bool)
-    kept = tuple(row for row, fit in zip(rows, fits, strict=True) if fit)
+    fits: np.ndarray = np.asarray((assignment.options >= 0).any(axis=1), bool)
+    kept = tuple(row for row, fit in zip(rows, fits.tolist(), strict=True) if fit)
     return kept, replace(assignment, options=assignment.options[fits]), tuple(assignment.refused)
 
 

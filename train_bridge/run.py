@@ -63,6 +63,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
         UserError: as `plan_run`; or the folder holds a run with another config, or another process holds it.
     """
     quiet_libraries()
+    torch.set_num_threads(config.launch.cpus_per_worker)
     parts = check_config(config)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
@@ -136,8 +137,7 @@ def _build_cache(
         if option >= 0
     ]
     captions = [*(row.caption for row in (*rows.train, *rows.validation)), *config.watch.prompts]
-    dtype = "bfloat16" if config.train.precision == "bf16" else "float32"
-    report = build_cache(cache, items, captions, encoders, dtype, runner, _progress)
+    report = build_cache(cache, items, captions, encoders, config.train.precision, runner, _progress)
     print(f"cache: {report.encoded} encoded, {report.reused} there already, {len(report.failed)} failed")
     for refusal in report.failed[:5]:
         print(f"  {refusal}")

@@ -77,6 +77,7 @@ class SampleRequest:
         guidance: classifier-free guidance; 1 or less: none.
         sampler: a name in `models.samplers.SAMPLERS`.
         loras: adapters.
+        threads: of the CPU; on a busy machine more than one are slower.
     """
 
     model: Path
@@ -92,6 +93,7 @@ class SampleRequest:
     guidance: float = 6.0
     sampler: str | None = None
     loras: tuple[Lora, ...] = ()
+    threads: int = 1
 
 
 def read_prompts(file: Path) -> tuple[str, ...]:
@@ -118,6 +120,7 @@ def sample(request: SampleRequest) -> list[Path]:
         ModelError: weights that do not fit the request or each other.
     """
     quiet_libraries()
+    torch.set_num_threads(max(1, request.threads))
     bundle, hints, loras = _open(request)
     for prompt in request.prompts:
         if not prompt.strip():
