@@ -28,8 +28,8 @@ class EasyAnimateTransformer3DModel(diffusers.EasyAnimateTransformer3DModel, Pef
 TINY = {
     "num_attention_heads": 4,
     "attention_head_dim": 32,
-    "in_channels": 8,
-    "out_channels": 8,
+    "in_channels": 16,
+    "out_channels": 16,
     "patch_size": 2,
     "num_layers": 4,
     "mmdit_layers": 4,

@@ -17,6 +17,7 @@ from torch import nn
 from models import magvit
 from models.errors import ModelError
 from models.magvit import Stretch
+from models.vae_init import init_vae
 
 TEMPORAL_STRIDE = 4
 """frames per latent frame after the first: 4n+1 frames become n+1 latent frames"""
@@ -25,10 +26,10 @@ SPATIAL_STRIDE = 8
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Learns a few small drawn clips on one CPU core within a minute.
     "tiny": {
-        "latent_channels": 8,
-        "block_out_channels": (16, 16, 32, 64),
+        "latent_channels": 16,
+        "block_out_channels": (16, 32, 32, 32),
         "layers_per_block": 1,
-        "norm_num_groups": 8,
+        "norm_num_groups": 4,
         "spatial_group_norm": True,
     },
     # As published with EasyAnimate V5 and V5.1.
@@ -53,6 +54,7 @@ def build_vae(config: Mapping[str, Any]) -> AutoencoderKLMagvit:
         vae = AutoencoderKLMagvit(**values)
     except (TypeError, ValueError, IndexError) as error:
         raise ModelError(f"VAE config: {one_line(error)}; compare it with the presets tiny and magvit") from error
+    init_vae(vae)
     return _with_known_strides(vae, "VAE config")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLMagvit
 from torch import nn
 
 from curation.errors import UserError
