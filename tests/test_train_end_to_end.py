@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import torch
 from clips import CLIPS, OTHER_CLIPS, Painter, nearest, paint, write_clips
@@ -41,10 +42,10 @@ def sample(model: Path, out: Path, clips: dict[str, Painter], *words: str | Path
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with metadata of four clips, a VAE and a transformer trained on them."""
+    """A folder with metadata of four clips, a VAE that knows them and two more, a transformer that knows the four."""
     folder = tmp_path_factory.mktemp("trained")
-    data = write_clips(folder / "clips", CLIPS)
-    run("train", CONFIGS / "train_vae_tiny.yaml", "--data", data, "--output", folder / "vae", "--runner", "inline")
+    data, every = write_clips(folder / "clips", CLIPS), write_clips(folder / "every", CLIPS | OTHER_CLIPS)
+    run("train", CONFIGS / "train_vae_tiny.yaml", "--data", every, "--output", folder / "vae", "--runner", "inline")
     run(
         "train", CONFIGS / "train_tiny.yaml", "--data", data, "--output", folder / "video", "--runner", "inline",
         f"model.vae={folder / 'vae'}",
@@ -128,3 +129,37 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(trained: Path, tmp_path: Pat
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert losses(tmp_path / "whole", "transformer") == losses(tmp_path / "killed", "transformer")
     shutil.rmtree(tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_workers_train_what_one_trains_even_if_one_dies(trained: Path, tmp_path: Path, sharding: str) -> None:
+    words = [
+        "train", CONFIGS / "train_tiny.yaml", "--data", trained / "clips" / "metadata.json", "--runner", "inline",
+        f"model.vae={trained / 'vae'}", "buckets.micro_batches_per_step=4", "buckets.tokens_per_micro_batch=12",
+        "train.steps=40", "watch.checkpoint_every=10", "watch.log_every=1", f"train.cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    run(*words, "--output", tmp_path / "one")
+    two = tmp_path / "two"
+    command = [sys.executable, ROOT / "run_pipeline.py", *words, "--output", two, "launch.workers=2"]
+    process = subprocess.Popen([*map(str, command), f"launch.sharding={sharding}"], stdout=subprocess.DEVNULL)
+    begun, killed = time.monotonic(), False
+    while process.poll() is None and time.monotonic() - begun < 300:
+        if not killed and (two / "log.jsonl").is_file() and max(losses(two, "transformer"), default=0) >= 13:
+            killed = kill_one_worker(process.pid)
+        time.sleep(0.1)
+    assert process.wait(10) == 0
+    assert killed
+    one_losses, two_losses = losses(tmp_path / "one", "transformer"), losses(two, "transformer")
+    assert list(two_losses) == list(range(1, 41))
+    assert all(two_losses[step] == pytest.approx(one_losses[step], rel=1e-3) for step in one_losses)
+    one, other = last_weights(tmp_path / "one", "transformer"), last_weights(two, "transformer")
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-3
+
+
+def kill_one_worker(driver: int) -> bool:
+    """Kill a training worker without warning."""
+    workers = [p for p in psutil.Process(driver).children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+    if workers:
+        workers[0].kill()
+    return bool(workers)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from curation.files import atomic_path
+from curation.video.write import x264_options
 
 CAPTION_PX = 14
 LINES = 2
@@ -66,7 +67,7 @@ def write_mp4(frames: np.ndarray, fps: float, path: Path, crf: int = 14) -> None
         stream = output.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.options = {"crf": str(crf), "preset": "medium", "threads": "1"}
+        stream.codec_context.options = x264_options(crf, "medium")
         for frame in frames:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         output.mux(stream.encode(None))
