@@ -87,7 +87,7 @@ def test_a_lora_leads_to_new_clips_and_leaves_the_base_alone(trained: Path, tmp_
     )
     own = sample(tmp_path / "lora", tmp_path / "own", OTHER_CLIPS)
     for caption, painter in OTHER_CLIPS.items():
-        truth = paint(painter, len(plain[caption])).astype(float)
+        truth = paint(painter, len(plain[caption]), plain[caption].shape[1]).astype(float)
         error = {name: np.square(v[caption] - truth).mean() for name, v in (("plain", plain), ("adapted", adapted))}
         assert error["adapted"] < 0.6 * error["plain"], (caption, error)
         assert np.array_equal(adapted[caption], own[caption])  # the diffusers file does what the other one does
