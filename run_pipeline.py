@@ -4,6 +4,7 @@
 import argparse
 import dataclasses
 import glob
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import NoReturn
 from captioners import CAPTIONERS
 from captioners import PLANNED as PLANNED_CAPTIONERS
 from curation.errors import UserError
-from curation.export import FORMATS, export
+from curation.export import FORMATS, INTERNAL_NAME, export
 from curation.output import check_same_recipe, known_sources, prepare_folder, recipe_file
 from curation.pipeline import Outcome, curate, need_table, select
 from curation.recipe import Recipe, Tables, load_recipe, render_recipe, what_differs
@@ -57,7 +58,7 @@ def run_curate(parsed: argparse.Namespace) -> int:
 
 
 def run_demo(parsed: argparse.Namespace) -> int:
-    """Draw footage with known truth and curate it."""
+    """Draw footage with known truth, curate it, train tiny models on it and sample."""
     from curation.demo_footage import draw_demo
 
     out = Path(parsed.output)
@@ -70,7 +71,29 @@ def run_demo(parsed: argparse.Namespace) -> int:
         (footage / ".complete").touch()
     recipe, captioner = _recipe_for(out / "curated", str(CONFIGS / "demo.yaml"), [])
     outcome = curate(find_sources([str(footage)]), out / "curated", recipe, captioner, _runner(parsed))
-    return _tell(out / "curated", recipe, outcome)
+    code = _tell(out / "curated", recipe, outcome)
+    if code == 0 and not parsed.no_train:
+        _train_demo(out, parsed)
+    return code
+
+
+def _train_demo(out: Path, parsed: argparse.Namespace) -> None:
+    """Train tiny models on what the demo curated, and sample from them."""
+    from train_bridge.run import train
+    from train_bridge.sample import SampleRequest, sample
+
+    data = {"data.metadata": str(out / "curated")}
+    print("\ntraining a tiny video VAE (2 minutes or so; Ctrl-C is safe, the same command goes on) …", flush=True)
+    config = load_config(CONFIGS / "train_vae_tiny.yaml", ["train.steps=200"], data)
+    train(config, out / "vae", parsed.runner, parsed.ray_address)
+    print("\ntraining a tiny transformer on its latents (a minute or so) …", flush=True)
+    config = load_config(CONFIGS / "train_tiny.yaml", [f"model.vae={out / 'vae'}", "train.steps=600"], data)
+    model = train(config, out / "video", parsed.runner, parsed.ray_address)
+    captions = [row["text"] for row in json.loads((out / "curated" / INTERNAL_NAME).read_text(encoding="utf-8"))]
+    prompts = tuple(sorted(set(captions))[:2])
+    print("\nsampling …", flush=True)
+    for path in sample(SampleRequest(model, prompts, out / "samples", steps=25, guidance=2.0)):
+        print(f"sample    {path}   (and .png, .json)")
 
 
 def run_select(parsed: argparse.Namespace) -> int:
@@ -258,8 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="run_pipeline.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="draw footage with known truth and curate it")
+    demo = commands.add_parser("demo", help="draw footage with known truth, curate it, train on it, sample")
     demo.add_argument("--output", default="demo_output", help="folder for footage and results")
+    demo.add_argument("--no-train", action="store_true", help="stop after curation")
     _add_runner(demo)
     demo.set_defaults(run=run_demo)
 
