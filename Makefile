@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[decord,dev,train]'
 	@touch $(READY)
 
-demo: $(READY)  ## draw footage, curate it, show the result (about a minute after set-up)
+demo: $(READY)  ## draw footage, curate it, train on it, sample (about 5 minutes after set-up)
 	$(PY) run_pipeline.py demo
 
 test: $(READY)  ## the quick tests
@@ -30,9 +30,11 @@ check: $(READY)  ## style, docstrings, types, import rules
 	$(PY) -m mypy
 	$(PY) -m pytest tests/test_conventions.py
 
-bench: $(READY)  ## benchmarks: cuts against those found by eye, motion against pans of known speed
+bench: $(READY)  ## benchmarks: cuts, pans, order of training, reading the cache
 	$(PY) -m benchmarks.cuts
 	$(PY) -m benchmarks.pans
+	$(PY) -m benchmarks.planner
+	$(PY) -m benchmarks.cache_read
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) demo_output

@@ -19,6 +19,7 @@ from curation.output import check_same_recipe, known_sources, prepare_folder, re
 from curation.pipeline import Outcome, curate, need_table, select
 from curation.recipe import Recipe, Tables, load_recipe, render_recipe, what_differs
 from curation.runners import InlineRunner, Runner
+from curation.settings_file import read_yaml, render
 from curation.sources import find_sources
 from curation.summary import funnel
 from curation.types import Captioner
@@ -144,9 +145,12 @@ def run_export(parsed: argparse.Namespace) -> int:
 
 
 def run_recipe(parsed: argparse.Namespace) -> int:
-    """Print a resolved recipe with every key's meaning."""
+    """Print a resolved recipe or training config with every key's meaning."""
     words = list(parsed.words)
     file = Path(words.pop(0)) if words and "=" not in words[0] else CONFIGS / "default.yaml"
+    if "method" in read_yaml(file, "recipe"):
+        print(render(load_config(file, words)), end="")
+        return 0
     recipe, _ = load_recipe(file, words, TABLES)
     print(render_recipe(recipe), end="")
     return 0
@@ -307,7 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--absolute", action="store_true", help="absolute instead of relative paths")
     exporting.set_defaults(run=run_export)
 
-    showing = commands.add_parser("recipe", help="print a resolved recipe with every key's meaning")
+    showing = commands.add_parser("recipe", help="print a resolved recipe or training config with every key's meaning")
     showing.add_argument("words", nargs="*", metavar="[FILE] [key=value]")
     showing.set_defaults(run=run_recipe)
 

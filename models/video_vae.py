@@ -27,7 +27,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Learns a few small drawn clips on one CPU core within a minute.
     "tiny": {
         "latent_channels": 16,
-        "block_out_channels": (16, 32, 32, 32),
+        "block_out_channels": (8, 8, 32, 64),
         "layers_per_block": 1,
         "norm_num_groups": 4,
         "spatial_group_norm": True,

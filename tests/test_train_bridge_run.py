@@ -78,7 +78,12 @@ def test_the_plan_accounts_for_every_row(parts: Path, tmp_path: Path, capsys: py
     assert run_pipeline.main([*map(str, words), "--where", "score > 0"]) == 0
     shown = capsys.readouterr().out
     assert "8 rows: 3 to train on, 0 held out, 1 left out by where, 4 refused" in shown
-    for key, mend in (("num_frames", "buckets.frames"), ("file_path", "no such file"), ("file_path", "cannot be read"), ("text:", "write one")):
+    for key, mend in (
+        ("num_frames", "buckets.frames"),
+        ("file_path", "no such file"),
+        ("file_path", "cannot be read"),
+        ("text:", "write one"),
+    ):
         assert any(key in line and mend in line for line in shown.splitlines()), (key, shown)
     assert "none dropped" in shown
     assert "9x32x32" in shown

@@ -109,7 +109,9 @@ def _vae_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, prepa
 
 
 def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, prepared: Prepared) -> Built:
-    family, transformer = load_transformer(parts, config.train.seed)
+    # A frozen base loses nothing by it; trained weights stay in float32 beneath autocast.
+    half = torch.bfloat16 if config.lora.rank and config.train.precision == "bf16" else None
+    family, transformer = load_transformer(parts, config.train.seed, half)
     configs = {"transformer": config_of(transformer)}
     shape = family.shape(transformer)
     if config.lora.rank:

@@ -8,6 +8,7 @@ where a step is not full, rows of it are repeated with weight 0. Resuming needs 
 import bisect
 import hashlib
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -165,6 +166,7 @@ class Schedule:
         self._period = math.lcm(*counts[counts > 0].tolist())
         self._starts = [0]
         self._plans: dict[int, EpochPlan] = {}
+        self._lock = threading.RLock()  # the thread that reads ahead asks, too
 
     def at(self, step: int) -> tuple[int, int, EpochPlan]:
         """Give the epoch that a step of the training falls in, the step within it, and that epoch's plan.
@@ -174,8 +176,9 @@ class Schedule:
         """
         if step < 0:
             raise IndexError(f"step {step} is negative")
-        while len(self._starts) <= self._period and self._starts[-1] <= step:
-            self._starts.append(self._starts[-1] + self._num_steps(len(self._starts) - 1))
+        with self._lock:
+            while len(self._starts) <= self._period and self._starts[-1] <= step:
+                self._starts.append(self._starts[-1] + self._num_steps(len(self._starts) - 1))
         # All starts are known up to the step, or a whole period of them.
         cycles, rest = divmod(step, self._starts[-1]) if len(self._starts) > self._period else (0, step)
         within = bisect.bisect_right(self._starts, rest) - 1
@@ -184,11 +187,12 @@ class Schedule:
 
     def plan(self, epoch: int) -> EpochPlan:
         """Give an epoch's plan; the last ones asked for are kept."""
-        if epoch not in self._plans:
-            while len(self._plans) >= KEPT_PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._plans[epoch] = plan_epoch(self._index, self._budget, self._seed, epoch)
-        return self._plans[epoch]
+        with self._lock:
+            if epoch not in self._plans:
+                while len(self._plans) >= KEPT_PLANS:
+                    del self._plans[next(iter(self._plans))]
+                self._plans[epoch] = plan_epoch(self._index, self._budget, self._seed, epoch)
+            return self._plans[epoch]
 
     def _num_steps(self, epoch: int) -> int:
         counts = _counts(self._index, _chosen(self._index, epoch))

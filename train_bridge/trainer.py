@@ -123,7 +123,7 @@ class Trainer:
                     if last or self.step % watch.checkpoint_every == 0 or stop:
                         self._save()
                     if watch.sample_every and (last or self.step % watch.sample_every == 0) and job.sample:
-                        with self.averaged():
+                        with self.averaged(), self._autocast():
                             job.sample(self.step, self._bare(job.method.main))
                     if stop:
                         raise KeyboardInterrupt
@@ -169,15 +169,18 @@ class Trainer:
         meter.steps += 1
 
     def _losses(self, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
-        half = self.job.config.train.precision == "bf16"
         losses = self.job.method.losses(self.networks, batch, self.step)
         while True:
             # Entered anew each time: the backward pass between two losses runs outside of it.
-            with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=half):
+            with self._autocast():
                 found = next(losses, None)
             if found is None:
                 return
             yield found
+
+    def _autocast(self) -> torch.autocast:
+        half = self.job.config.train.precision == "bf16"
+        return torch.autocast(self.worker.device.type, torch.bfloat16, enabled=half)
 
     def _step_plan(self, step: int) -> tuple[MicroBatch, ...]:
         _, inner, plan = self.job.schedule.at(step)
@@ -214,7 +217,7 @@ class Trainer:
         plan, batches = self.job.validation
         sums: Metrics = {}
         count = 0.0
-        with torch.no_grad(), self.averaged():
+        with torch.no_grad(), self.averaged(), self._autocast():
             for step in range(plan.num_steps):
                 micros = plan.micro_batches(step)
                 for place in self._places(len(micros)):
