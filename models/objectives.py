@@ -54,7 +54,8 @@ class Flow:
 
     def timesteps(self, quantiles: torch.Tensor) -> torch.Tensor:
         """Give 1000·σ with σ shifted towards noise, as `FlowMatchEulerDiscreteScheduler` shifts it."""
-        return TIMESTEPS * self.shift * quantiles / (1 + (self.shift - 1) * quantiles)
+        sigmas = self.shift * quantiles / (1 + (self.shift - 1) * quantiles)
+        return TIMESTEPS * sigmas.clamp(max=1.0)
 
     def corrupt(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Mix linearly."""

@@ -170,7 +170,8 @@ def _nearest_shapes(facts: _Facts, known: np.ndarray, catalogue: list[Shape], se
     for size in sorted(set(settings.sizes_px)):
         of_size = _of_size(size, settings)
         logs = np.log([width / height for height, width in of_size])
-        nearest = np.searchsorted((logs[1:] + logs[:-1]) / 2, log_aspect)
+        # Rounded, so that a square between its neighbours is a tie on every machine; the narrower one takes it.
+        nearest = np.searchsorted(np.round((logs[1:] + logs[:-1]) / 2, 9), np.round(log_aspect, 9))
         columns.append(np.array([catalogue.index(one) for one in of_size])[nearest])
     return np.stack(columns, axis=1)
 

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -15,17 +15,17 @@ from curation.files import atomic_write, remove_leftovers
 from curation.lock import locked
 from curation.settings import plain
 from curation.settings_file import render
-from models.architectures import find_architecture
+from models.architectures import ARCHITECTURES, find_architecture
 from models.lora import trainable
 from models.objectives import make_objective
 from models.quiet import quiet_libraries
-from models.video_vae import TrainableVAE
+from models.video_vae import PRESETS, TrainableVAE
 from train_bridge.cache_build import CacheItem, CacheRunner, InlineRunner, build_cache
 from train_bridge.config import TrainConfig, load_config
 from train_bridge.fingerprint import content_ids
 from train_bridge.finish import export_run
 from train_bridge.job import CONFIG_FILE, ROWS_FILE, add_adapter, cache_folder, make_encoders
-from train_bridge.parts import Parts, find_parts, load_vae, read_json, transformer_shape
+from train_bridge.parts import TINY_TEXT, Parts, find_parts, load_vae, read_json, transformer_shape
 from train_bridge.plan import Plan, Rows, check_memory, collect_rows, make_plan, render_plan
 from train_bridge.planner import micro_batches_per_rank
 from train_bridge.predict import Predictor, TransformerPredictor, VaePredictor
@@ -64,6 +64,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
     """
     quiet_libraries()
     torch.set_num_threads(config.launch.cpus_per_worker)
+    config, run = absolute(config), run.absolute()
     parts = check_config(config)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
@@ -83,6 +84,25 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
 
         launch(config, run, ray_address)
         return export_run(config, run, parts)
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """Make paths absolute, since workers begin in folders of their own; names of presets stay."""
+    presets = {*PRESETS, TINY_TEXT, *(name for family in ARCHITECTURES.values() for name in family.presets)}
+
+    def whole(value: str | None) -> str | None:
+        return str(Path(value).absolute()) if value and value not in presets and Path(value).exists() else value
+
+    model, data, train = config.model, config.data, config.train
+    names: dict[str, Any] = {key: whole(getattr(model, key)) for key in ("base", "transformer", "vae", "text_encoder")}
+    cache = train.cache if train.cache in (None, "none") else str(Path(train.cache).absolute())
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(model, **names),
+        data=dataclasses.replace(data, metadata=whole(data.metadata) or "", root=whole(data.root)),
+        train=dataclasses.replace(train, cache=cache),
+        vae_loss=dataclasses.replace(config.vae_loss, lpips_weights=whole(config.vae_loss.lpips_weights)),
+    )
 
 
 def check_config(config: TrainConfig) -> Parts:
