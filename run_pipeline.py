@@ -84,8 +84,8 @@ def _train_demo(out: Path, parsed: argparse.Namespace) -> None:
     from train_bridge.sample import SampleRequest, sample
 
     data = {"data.metadata": str(out / "curated")}
-    print("\ntraining a tiny video VAE (2 minutes or so; Ctrl-C is safe, the same command goes on) …", flush=True)
-    config = load_config(CONFIGS / "train_vae_tiny.yaml", ["train.steps=200"], data)
+    print("\ntraining a tiny video VAE (a minute or so; Ctrl-C is safe, the same command goes on) …", flush=True)
+    config = load_config(CONFIGS / "train_vae_tiny.yaml", [], data)
     train(config, out / "vae", parsed.runner, parsed.ray_address)
     print("\ntraining a tiny transformer on its latents (a minute or so) …", flush=True)
     config = load_config(CONFIGS / "train_tiny.yaml", [f"model.vae={out / 'vae'}", "train.steps=600"], data)
