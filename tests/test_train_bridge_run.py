@@ -89,6 +89,23 @@ def test_the_plan_accounts_for_every_row(parts: Path, tmp_path: Path, capsys: py
     assert "9x32x32" in shown
 
 
+def test_the_12b_is_planned_without_its_weights(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = parts / "qwen" / "text_encoder"
+    text.mkdir(parents=True)
+    (text / "config.json").write_text(
+        json.dumps({"architectures": ["Qwen2VLForConditionalGeneration"], "hidden_size": 3584})
+    )
+    (parts / "qwen" / "tokenizer").mkdir()
+    (parts / "qwen" / "tokenizer" / "vocab.json").write_text("{}")
+    words = ["plan", CONFIGS / "train_easyanimate_12b.yaml", *plan(parts)[2:], f"model.text_encoder={parts / 'qwen'}"]
+    assert run_pipeline.main([*map(str, words), "buckets.sizes_px=[256]", "buckets.frames=[17]"]) == 0
+    shown = capsys.readouterr().out
+    # 11.8 billion weights with gradients, moments and a running mean, 20 bytes each, over 64 GPUs: 3.7 GB and more.
+    memory = float(shown.split("memory of one device: about ")[1].split(" GB")[0])
+    assert 3.7 < memory < 20
+    assert "of 80 GB" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -102,6 +119,7 @@ def test_the_plan_accounts_for_every_row(parts: Path, tmp_path: Path, capsys: py
         (["buckets.frames=[97]"], "no row is left"),
         (["train.optimizer=adamw_8bit"], "needs a GPU"),
         (["train.stepz=3"], "did you mean 'steps'"),
+        (["launch.device=abacus"], "known: B200"),
         (["model.base=PIPELINE", "objective.kind=epsilon"], "set objective.kind=flow"),
         (["--where", "score >"], "data.where"),
         (["--where", "score > 1"], "score"),

@@ -144,6 +144,7 @@ class LaunchSettings:
     workers: int = key(0, "0: in this process; else that many Ray Train workers")
     cpus_per_worker: int = key(1, "CPUs that a worker books")
     gpus_per_worker: float = key(0.0, "GPUs that a worker books")
+    device: str | None = key(None, "GPU that costs are predicted for, such as H100; null: what this machine has")
     sharding: Literal["ddp", "fsdp"] = key("ddp", "ddp: whole weights on each worker; fsdp: divided (FSDP2)")
     max_restarts: int = key(3, "times the workers are started again from the last checkpoint after one died")
 

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from curation.errors import UserError
-from models.cost import ASSUMED_SHARE_OF_PEAK, peak_flops
+from models.cost import ASSUMED_SHARE_OF_PEAK, PEAK_TFLOPS, peak_flops
 from train_bridge.buckets import Assignment, assign
 from train_bridge.config import TrainConfig
 from train_bridge.facts import probe_rows
@@ -73,7 +73,7 @@ class Plan:
     fillers: int
     step_s: float
     peak_bytes: int
-    device_bytes: int
+    device_bytes: int | None
 
 
 def collect_rows(config: TrainConfig, memo: Path | None = None) -> Rows:
@@ -118,7 +118,11 @@ def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: tor
         for weight in micro.weights
         if weight
     )
-    speed = peak_flops(device, config.train.precision == "bf16") * ASSUMED_SHARE_OF_PEAK
+    named = config.launch.device
+    if named is not None and named not in PEAK_TFLOPS:
+        raise UserError(f"launch.device {named}: not known; known: {', '.join(PEAK_TFLOPS)}")
+    peak = PEAK_TFLOPS[named] * 1e12 if named else peak_flops(device, config.train.precision == "bf16")
+    speed = peak * ASSUMED_SHARE_OF_PEAK
     lines = []
     for bucket in rows.train_buckets.buckets:
         size = min(budget.rows(bucket.tokens), max(1, counts[str(bucket)]))
@@ -141,10 +145,12 @@ def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: tor
     )
 
 
-def device_memory(config: TrainConfig, device: torch.device) -> int:
-    """Give the bytes that a device has for us: as told, else free now."""
+def device_memory(config: TrainConfig, device: torch.device) -> int | None:
+    """Give the bytes that a device has for us: as told, else free now; None where the workers' are elsewhere."""
     if config.train.memory_gb is not None:
         return int(config.train.memory_gb * 1e9)
+    if config.launch.device or (config.launch.gpus_per_worker and device.type != "cuda"):
+        return None
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
@@ -156,7 +162,7 @@ def check_memory(config: TrainConfig, plan: Plan) -> None:
     Raises:
         UserError: with what is needed, what there is, and what to change.
     """
-    if plan.peak_bytes <= plan.device_bytes:
+    if plan.device_bytes is None or plan.peak_bytes <= plan.device_bytes:
         return
     worst = max(plan.buckets, key=lambda line: line.memory_bytes)
     mends = [f"lower buckets.tokens_per_micro_batch (now {config.buckets.tokens_per_micro_batch})"]
@@ -197,7 +203,10 @@ def render_plan(config: TrainConfig, plan: Plan) -> str:
     lines += [
         f"{config.train.steps} steps are {epochs:.3g} epochs, about {_duration(config.train.steps * plan.step_s)} at "
         f"{plan.step_s:.3g} s a step (predicted at {ASSUMED_SHARE_OF_PEAK:.0%} of the device's peak)",
-        f"memory of one device: about {plan.peak_bytes / 1e9:.3g} GB of {plan.device_bytes / 1e9:.3g} GB",
+        f"memory of one device: about {plan.peak_bytes / 1e9:.3g} GB of "
+        + (
+            "an unknown size; set train.memory_gb" if plan.device_bytes is None else f"{plan.device_bytes / 1e9:.3g} GB"
+        ),
     ]
     return "\n".join(lines)
 

@@ -120,7 +120,7 @@ def check_config(config: TrainConfig) -> Parts:
         raise UserError("lora.rank: adapters are for text_to_video; the VAE is trained whole")
     elif config.launch.sharding == "fsdp":
         raise UserError("launch.sharding fsdp: divides the transformer's blocks; the VAE is trained with ddp")
-    if config.train.optimizer == "adamw_8bit" and not torch.cuda.is_available():
+    if config.train.optimizer == "adamw_8bit" and not (torch.cuda.is_available() or config.launch.gpus_per_worker):
         raise UserError("train.optimizer adamw_8bit: needs a GPU; set train.optimizer=adamw")
     return parts
 
