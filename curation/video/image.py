@@ -28,7 +28,8 @@ def read_image(path: Path, max_pixels: int) -> np.ndarray:
         raise MediaError("the file is gone") from None
     except UnidentifiedImageError:
         raise MediaError("not a readable image") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
+        # RuntimeError is what Pillow's AVIF reader says of damage.
         raise MediaError(f"image cannot be decoded ({error})") from None
 
 
