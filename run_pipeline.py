@@ -28,6 +28,7 @@ from operators import OPERATORS, PLANNED
 from train_bridge.config import TrainConfig, load_config
 
 TABLES = Tables(OPERATORS, CAPTIONERS, frozenset((*PLANNED, *PLANNED_CAPTIONERS)))
+TRAIN_EXTRA = {"torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard", "huggingface_hub"}
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except (UserError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in TRAIN_EXTRA:
+            raise
+        print(f"error: training and sampling need {error.name}: pip install 'selects[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

@@ -226,3 +226,14 @@ def test_a_pipeline_of_diffusers_samples_here(parts: Path, tmp_path: Path) -> No
     settings = json.loads((tmp_path / "a.json").read_text())
     assert (settings["width_px"], settings["num_frames"], settings["prompt"]) == (48, 5, "雪")
     assert np.asarray((tmp_path / "a.mp4").stat().st_size) > 500
+
+
+def test_without_the_training_packages_the_command_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("train_bridge.run")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "selects[train]" in said(capsys, "plan", CONFIGS / "train_tiny.yaml")
