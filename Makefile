@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[decord,dev,train]'
 	@touch $(READY)
 
-demo: $(READY)  ## draw footage, curate it, train on it, sample (about 3 minutes after set-up)
+demo: $(READY)  ## draw footage, curate it, train on it, sample (about 5 minutes after set-up)
 	$(PY) run_pipeline.py demo
 
 test: $(READY)  ## the quick tests

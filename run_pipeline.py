@@ -90,11 +90,11 @@ def _train_demo(out: Path, parsed: argparse.Namespace) -> None:
     from train_bridge.sample import SampleRequest, sample
 
     data = {"data.metadata": str(out / "curated")}
-    print("\ntraining a tiny video VAE (a minute or so; Ctrl-C is safe, the same command goes on) …", flush=True)
-    config = load_config(CONFIGS / "train_vae_tiny.yaml", [], data)
+    print("\ntraining a tiny video VAE (3 minutes or so; Ctrl-C is safe, the same command goes on) …", flush=True)
+    config = load_config(CONFIGS / "train_vae_tiny.yaml", ["train.steps=900"], data)
     train(config, out / "vae", parsed.runner, parsed.ray_address)
     print("\ntraining a tiny transformer on its latents (a minute or so) …", flush=True)
-    config = load_config(CONFIGS / "train_tiny.yaml", [f"model.vae={out / 'vae'}", "train.steps=600"], data)
+    config = load_config(CONFIGS / "train_tiny.yaml", [f"model.vae={out / 'vae'}", "train.steps=900"], data)
     model = train(config, out / "video", parsed.runner, parsed.ray_address)
     captions = [row["text"] for row in json.loads((out / "curated" / INTERNAL_NAME).read_text(encoding="utf-8"))]
     prompts = tuple(sorted(set(captions))[:2])
