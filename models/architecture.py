@@ -83,7 +83,3 @@ class Architecture(Protocol):
     def unused_parameters(self, model: nn.Module) -> list[str]:
         """Name parameters that no output depends on, which data parallelism must know as frozen."""
         ...
-
-    def block_class(self) -> type[nn.Module]:
-        """The repeated block, for sharding."""
-        ...

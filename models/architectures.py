@@ -53,8 +53,8 @@ def build_transformer(name: str, dtype: torch.dtype | None = None) -> tuple[Arch
     return family, model
 
 
-def shape_of(name: str) -> Shape:
-    """Give a preset's or folder's numbers without memory for its weights.
+def build_empty(name: str) -> tuple[Architecture, nn.Module]:
+    """Build a preset or a folder's transformer on the `meta` device: shapes without memory for weights.
 
     Raises:
         ModelError: as `find_architecture`.
@@ -64,4 +64,14 @@ def shape_of(name: str) -> Shape:
         raw = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         config = {key: value for key, value in raw.items() if not key.startswith("_")}
     with torch.device("meta"):
-        return family.shape(family.build(config))
+        return family, family.build(config)
+
+
+def shape_of(name: str) -> Shape:
+    """Give a preset's or folder's numbers without memory for its weights.
+
+    Raises:
+        ModelError: as `find_architecture`.
+    """
+    family, model = build_empty(name)
+    return family.shape(model)

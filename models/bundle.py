@@ -11,7 +11,7 @@ from pathlib import Path
 import diffusers
 
 from models.errors import ModelError
-from models.safetensors_file import whole_folder, write_text
+from models.safetensors_file import whole_file, whole_folder
 
 PIPELINE_CLASS = "EasyAnimatePipeline"
 # Each component with the file that its library begins reading at.
@@ -86,7 +86,8 @@ def write_model_index(folder: Path, components: Mapping[str, tuple[str, str]]) -
     content = {"_class_name": PIPELINE_CLASS, "_diffusers_version": diffusers.__version__}
     entries = {**content, **{name: list(pair) for name, pair in components.items()}}
     # As diffusers' own `ConfigMixin.to_json_string`, so that both write the same bytes.
-    write_text(Path(folder) / "model_index.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    with whole_file(Path(folder) / "model_index.json") as temporary:
+        temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def place_component(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from torch import nn
 
 from models.architecture import Shape
-from models.errors import ModelError
+from models.errors import ModelError, check_weights, one_line
 
 
 class EasyAnimateTransformer3DModel(diffusers.EasyAnimateTransformer3DModel, PeftAdapterMixin, CacheMixin):
@@ -73,12 +73,15 @@ class EasyAnimate:
             ModelError: files are missing or do not fit each other.
         """
         try:
-            model: nn.Module = EasyAnimateTransformer3DModel.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True
+            loaded: Any = EasyAnimateTransformer3DModel.from_pretrained(
+                folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{folder}: no transformer can be loaded ({' '.join(str(error).split())[:300]})") from None
-        return model
+            raise ModelError(f"{folder}: no transformer can be loaded ({one_line(error)})") from None
+        model, report = loaded
+        check_weights(report, folder)
+        network: nn.Module = model
+        return network
 
     def shape(self, model: nn.Module) -> Shape:
         """Give the numbers that cost depends on."""
@@ -106,11 +109,6 @@ class EasyAnimate:
         last = f"transformer_blocks.{len(model.transformer_blocks) - 1}."  # type: ignore[arg-type]
         dead = (f"{last}attn1.to_add_out.", f"{last}txt_ff.")
         return [name for name, _ in model.named_parameters() if name.startswith(dead)]
-
-    def block_class(self) -> type[nn.Module]:
-        """Give the repeated block."""
-        block: type[nn.Module] = EasyAnimateTransformerBlock
-        return block
 
 
 def enable_caching() -> None:

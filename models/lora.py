@@ -32,11 +32,6 @@ from models.lora_files import (
     write_lora,
 )
 
-__all__ = [
-    "DIFFUSERS_FILE", "KOHYA_FILE", "Factors", "LoraWeights", "add_lora", "apply_lora", "export_lora", "fuse",
-    "lora_weights", "read_lora", "remove", "set_scale", "trainable", "verify_exports", "write_lora",
-]  # fmt: skip
-
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -206,7 +201,6 @@ def verify_exports(model: nn.Module, name: str, folder: Path) -> float:
         The largest absolute difference of any value; 0.0 is right, infinite if layers differ or are not finite.
     """
     expected = lora_weights(model, name)
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     differences = []
     for file in (DIFFUSERS_FILE, KOHYA_FILE):
         # Deep copies take what the memo holds for copied: the tensors stay, modules around them are new.
@@ -215,8 +209,6 @@ def verify_exports(model: nn.Module, name: str, folder: Path) -> float:
         remove(bare)
         apply_lora(bare, read_lora(Path(folder) / file), name)
         differences.append(_difference(expected, lora_weights(bare, name)))
-    for parameter, was_trained in trained:
-        parameter.requires_grad_(was_trained)
     return max(differences)
 
 

@@ -1,4 +1,4 @@
-"""Safetensors files, texts and folders that appear whole or not at all, and are read with plain errors."""
+"""Files and folders that appear whole or not at all, and safetensors read with plain errors."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.errors import ModelError
+from models.errors import ModelError, one_line
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -26,8 +26,8 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .safetensors file") from None
     except (OSError, SafetensorError) as error:
-        text = " ".join(str(error).split())
-        raise ModelError(f"{path}: not readable as safetensors ({text}); only .safetensors weights are read") from None
+        why = one_line(error)
+        raise ModelError(f"{path}: not readable as safetensors ({why}); only .safetensors weights are read") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -35,12 +35,6 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     separate = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     with whole_file(path) as temporary:
         save_file(separate, temporary, metadata={"format": "pt", **metadata})
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file at once."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(text.encode())
 
 
 @contextlib.contextmanager

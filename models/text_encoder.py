@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from models.errors import ModelError
+from models.errors import ModelError, one_line
 from models.safetensors_file import whole_folder
 
 CLASS_NAME = "Qwen2VLForConditionalGeneration"
@@ -82,15 +82,15 @@ class TextEncoder:
             )
             model, report = loaded
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            text = " ".join(str(error).split())[:300]
-            raise ModelError(f"{encoder}: no text encoder can be loaded ({text}); fetch the folder again") from None
+            why = one_line(error)
+            raise ModelError(f"{encoder}: no text encoder can be loaded ({why}); fetch the folder again") from None
         if lacking := sorted(report["missing_keys"]):
             raise ModelError(f"{encoder}: {len(lacking)} weights are missing ({lacking[0]}, …); fetch the folder again")
         try:
             tokenizer = Qwen2Tokenizer.from_pretrained(tokens, local_files_only=True)
         except (OSError, ValueError) as error:
-            text = " ".join(str(error).split())[:300]
-            raise ModelError(f"{tokens}: no tokenizer can be loaded ({text}); copy it from the pipeline") from None
+            why = one_line(error)
+            raise ModelError(f"{tokens}: no tokenizer can be loaded ({why}); copy it from the pipeline") from None
         if tokenizer.chat_template is None:
             raise ModelError(
                 f"{tokens}: the tokenizer has no chat template; copy chat_template.jinja from the pipeline"

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLMagvit
 from torch import nn
 
 from models import magvit
-from models.errors import ModelError
+from models.errors import ModelError, check_weights, one_line
 from models.magvit import Stretch
 from models.vae_init import init_vae
 
@@ -81,7 +82,7 @@ def load_vae(folder: Path, dtype: torch.dtype | None = None) -> AutoencoderKLMag
     if not any(home.glob("*.safetensors")):
         raise ModelError(f"{home}: no .safetensors beside config.json; copy or convert the weights")
     try:
-        vae, info = AutoencoderKLMagvit.from_pretrained(
+        vae, report = AutoencoderKLMagvit.from_pretrained(
             home,
             torch_dtype=dtype or torch.float32,
             local_files_only=True,
@@ -90,10 +91,7 @@ def load_vae(folder: Path, dtype: torch.dtype | None = None) -> AutoencoderKLMag
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"{home}: {one_line(error)}; copy config.json and weights again") from error
-    # diffusers only warns of these, and leaves random weights in their places.
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(str(key) for key in info["mismatched_keys"])]
-    if wrong:
-        raise ModelError(f"{home}: {len(wrong)} weights do not fit config.json ({wrong[0]}); give diffusers' own files")
+    check_weights(report, home)
     return _with_known_strides(vae, str(home))
 
 
@@ -157,24 +155,40 @@ def decode_frames(
     return torch.cat(parts, dim=2)
 
 
-def to_latents(
-    vae: AutoencoderKLMagvit, mean: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor | None
-) -> torch.Tensor:
-    """Draw from the posterior and scale, as the transformer expects latents.
+def to_signed(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Bring uint8 (B, T, H, W, 3) to what is encoded: (B, 3, T, H, W) in −1..1."""
+    return pixels.permute(0, 4, 1, 2, 3).to(dtype) / 127.5 - 1.0
+
+
+@torch.no_grad()
+def decode_pixels(vae: AutoencoderKLMagvit, latents: torch.Tensor) -> np.ndarray:
+    """Decode scaled latents (B, C, t, h, w), one video after the other, to uint8 (B, T, H, W, 3)."""
+    frames = torch.cat([from_latents(vae, one[None]) for one in latents])
+    pixels = ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
+
+
+def draw_posterior(mean: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    """Draw unscaled latents.
 
     Args:
-        vae: gives the scaling factor.
         mean: of the posterior.
         logvar: its log variance; clamped to −30..20.
         noise: standard normal, of the same shape; None: the mean itself.
     """
-    drawn = mean if noise is None else mean + torch.exp(0.5 * logvar.clamp(-30.0, 20.0)) * noise
-    return drawn * vae.config.scaling_factor
+    return mean if noise is None else mean + torch.exp(0.5 * logvar.clamp(-30.0, 20.0)) * noise
+
+
+def to_latents(
+    vae: AutoencoderKLMagvit, mean: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor | None
+) -> torch.Tensor:
+    """Draw from the posterior (see `draw_posterior`) and scale, as the transformer expects latents."""
+    return draw_posterior(mean, logvar, noise) * vae.config.scaling_factor
 
 
 def from_latents(vae: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool = False) -> torch.Tensor:
-    """Decode scaled latents, the inverse of `encode` (see `decode_frames`)."""
-    return decode_frames(vae, latents / vae.config.scaling_factor, checkpointing)
+    """Decode scaled latents of any type, the inverse of `encode` (see `decode_frames`)."""
+    return decode_frames(vae, (latents / vae.config.scaling_factor).to(vae.dtype), checkpointing)
 
 
 def encode(vae: AutoencoderKLMagvit, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -233,13 +247,7 @@ class TrainableVAE(nn.Module):
             Reconstruction (B, 3, T, H, W), mean and log variance (B, C, t, h, w).
         """
         mean, logvar = encode_moments(self.vae, frames, self.checkpointing)
-        drawn = mean if noise is None else mean + torch.exp(0.5 * logvar) * noise
-        return decode_frames(self.vae, drawn, self.checkpointing), mean, logvar
-
-
-def one_line(error: Exception) -> str:
-    """Give an error's text on one line."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        return decode_frames(self.vae, draw_posterior(mean, logvar, noise), self.checkpointing), mean, logvar
 
 
 def _stretches(frames: int, at_once: int, checkpointing: bool) -> Iterator[tuple[int, int, Stretch]]:

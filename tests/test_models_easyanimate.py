@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.hooks import FirstBlockCacheConfig
+from safetensors.torch import load_file, save_file
 
 from models.architectures import build_transformer, find_architecture, shape_of
 from models.easyanimate import EasyAnimate, EasyAnimateTransformer3DModel, enable_caching
@@ -102,4 +103,18 @@ def test_what_is_no_transformer_is_refused_in_one_line(tmp_path: Path) -> None:
         find_architecture(str(tmp_path))
     (tmp_path / "config.json").write_text('{"_class_name": "EasyAnimateTransformer3DModel"}')
     with pytest.raises(ModelError, match="no transformer can be loaded"):
+        build_transformer(str(tmp_path))
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(model: torch.nn.Module, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    tensors = load_file(file)
+    lost = "transformer_blocks.1.attn1.to_q.weight"
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"1 weights do not fit config.json .{lost}.; give"):
+        build_transformer(str(tmp_path))
+    more = {"transformer_blocks.2.attn1.to_q.weight": tensors[lost].clone()}
+    save_file(tensors | more, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights do not fit config.json .transformer_blocks\.2"):
         build_transformer(str(tmp_path))

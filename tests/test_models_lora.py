@@ -1,106 +1,30 @@
-"""Adapters leave the base alone, survive both file layouts to the bit, add up as the formula says, and fuse."""
+"""Adapters leave the base alone, add up as the formula says, and fuse."""
 
-import json
 import math
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from adapters import QUERY, TARGETS, base_state, build, output, random_weights, same, train, trained
 from peft import get_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.easyanimate import EasyAnimate, EasyAnimateTransformer3DModel
 from models.errors import ModelError
 from models.lora import (
-    DIFFUSERS_FILE,
-    KOHYA_FILE,
-    Factors,
-    LoraWeights,
     add_lora,
     apply_lora,
     export_lora,
     fuse,
     lora_weights,
-    read_lora,
     remove,
     set_scale,
     trainable,
     verify_exports,
-    write_lora,
 )
-from models.lora_files import easyanimate_name, resolve
+from models.lora_files import LoraWeights
 
 torch.set_num_threads(1)
-
-TARGETS = EasyAnimate.lora_targets
-QUERY = "transformer_blocks.0.attn1.to_q"
-
-
-def build(seed: int = 0, heads: int = 2, dtype: torch.dtype = torch.float32) -> EasyAnimateTransformer3DModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = EasyAnimateTransformer3DModel(
-            num_attention_heads=heads, attention_head_dim=16, in_channels=4, out_channels=4, patch_size=2, num_layers=2,
-            mmdit_layers=2, time_embed_dim=16, text_embed_dim=16, add_norm_text_encoder=True,
-        )  # fmt: skip
-    return (model if dtype == torch.float32 else model.to(dtype)).eval()
-
-
-def inputs(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    latents = torch.randn(2, 4, 3, 8, 8, generator=generator).to(dtype)
-    return latents, torch.tensor([100.0, 700.0]).to(dtype), torch.randn(2, 6, 16, generator=generator).to(dtype)
-
-
-@torch.no_grad()
-def output(model: nn.Module) -> torch.Tensor:
-    latents, timesteps, text = inputs(next(model.parameters()).dtype)
-    return model(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
-
-
-def train(model: nn.Module, steps: int = 3) -> None:
-    optimizer = torch.optim.AdamW(trainable(model), lr=1e-2)
-    latents, timesteps, text = inputs()
-    for _ in range(steps):
-        loss = (model(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0] - 1).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def base_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The base's own weights, under the names they have without adapters."""
-    return {
-        key.replace(".base_layer.", "."): tensor.clone()
-        for key, tensor in model.state_dict().items()
-        if ".lora_" not in key
-    }
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def trained(dora: bool = False, rank: int = 3, alpha: float | None = 5.0, seed: int = 0) -> nn.Module:
-    model = build()
-    add_lora(model, rank, alpha, TARGETS, dora, seed=seed)
-    train(model)
-    return model
-
-
-def random_weights(model: nn.Module, seed: int, rank: int, alpha: float, dora: bool = False) -> LoraWeights:
-    generator = torch.Generator().manual_seed(seed)
-    layers = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear) and name.endswith(("to_q", "to_out.0", "add_v_proj")):
-            down = torch.randn(rank, layer.in_features, generator=generator) / math.sqrt(layer.in_features)
-            up = torch.randn(layer.out_features, rank, generator=generator) / 4
-            magnitude = layer.weight.detach().norm(dim=1) * 1.3 if dora else None
-            layers[name] = Factors(down, up, alpha, magnitude)
-    return LoraWeights(layers)
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -132,114 +56,6 @@ def test_the_seed_decides_the_adapter_and_the_global_generator_is_left_alone() -
     bound = 1 / math.sqrt(32)  # kaiming uniform with a = sqrt(5)
     down = lora_weights(first).layers[QUERY].down
     assert 0.8 * bound < float(down.abs().max()) <= bound
-
-
-@pytest.mark.parametrize("dora", [False, True])
-@pytest.mark.parametrize("alpha", [None, 5.0, 0.1])
-def test_both_files_bring_the_adapter_back_to_the_bit(tmp_path: Path, dora: bool, alpha: float | None) -> None:
-    model = trained(dora, alpha=alpha)
-    files = export_lora(model, "default", tmp_path)
-    assert [file.name for file in files] == [DIFFUSERS_FILE, KOHYA_FILE]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([DIFFUSERS_FILE, KOHYA_FILE])
-    before = base_state(model)
-    assert verify_exports(model, "default", tmp_path) == 0.0
-    assert same(base_state(model), before)
-    assert len(trainable(model)) == (3 if dora else 2) * 2 * len(TARGETS)
-    for file in (*files, tmp_path):
-        fresh = build()
-        apply_lora(fresh, read_lora(file), "loaded")
-        assert torch.equal(output(fresh), output(model))
-        assert same(get_peft_model_state_dict(fresh, adapter_name="loaded"), get_peft_model_state_dict(model))
-
-
-def test_verifying_notices_any_difference(tmp_path: Path) -> None:
-    model = trained()
-    export_lora(model, "default", tmp_path)
-    tensors = load_file(tmp_path / KOHYA_FILE)
-    key = next(key for key in tensors if key.endswith("lora_up.weight"))
-    tensors[key][0, 0] += 0.25
-    save_file(tensors, tmp_path / KOHYA_FILE)
-    assert verify_exports(model, "default", tmp_path) == pytest.approx(0.25)
-    alpha = next(key for key in tensors if key.endswith("alpha"))
-    tensors[alpha] += 2
-    save_file(tensors, tmp_path / KOHYA_FILE)
-    assert verify_exports(model, "default", tmp_path) == pytest.approx(2)
-    tensors[key][0, 0] = math.nan
-    save_file(tensors, tmp_path / KOHYA_FILE)
-    assert verify_exports(model, "default", tmp_path) == math.inf
-    save_file({k: t for k, t in tensors.items() if not k.startswith(key.split(".")[0])}, tmp_path / KOHYA_FILE)
-    assert verify_exports(model, "default", tmp_path) == math.inf
-
-
-def test_the_diffusers_file_is_what_peft_and_diffusers_write(tmp_path: Path) -> None:
-    model = trained()
-    file, _ = export_lora(model, "default", tmp_path)
-    expected = {f"transformer.{key}": tensor for key, tensor in get_peft_model_state_dict(model).items()}
-    assert same(load_file(file), expected)
-    with safe_open(file, "pt") as opened:
-        metadata = json.loads(opened.metadata()["lora_adapter_metadata"])
-    assert metadata["transformer.r"] == 3
-    assert metadata["transformer.lora_alpha"] == 5
-    # what the mixin itself writes is read as well
-    model.save_lora_adapter(tmp_path / "mixin")
-    theirs = read_lora(tmp_path / "mixin" / DIFFUSERS_FILE)
-    assert {m: f.alpha for m, f in theirs.layers.items()} == {m: f.alpha for m, f in read_lora(file).layers.items()}
-
-
-@pytest.mark.parametrize("dora", [False, True])
-def test_diffusers_loads_the_file_with_its_scale(tmp_path: Path, dora: bool) -> None:
-    model = trained(dora)
-    export_lora(model, "default", tmp_path)
-    theirs = build()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # peft warns so if metadata and keys name different layers
-        theirs.load_lora_adapter(tmp_path, prefix="transformer", weight_name=DIFFUSERS_FILE)
-    assert torch.equal(output(theirs), output(model))
-
-
-def test_layers_may_have_ranks_and_alphas_of_their_own(tmp_path: Path) -> None:
-    base = build()
-    layers = dict(random_weights(base, 0, rank=2, alpha=2.0).layers)
-    layers[QUERY] = random_weights(base, 1, rank=4, alpha=1.0).layers[QUERY]
-    weights = LoraWeights(layers)
-    ours, theirs = build(), build()
-    apply_lora(ours, weights, "mixed")
-    for file in write_lora(weights, tmp_path):
-        back, strangers = resolve(read_lora(file), layers)
-        assert not strangers
-        assert {m: (f.rank, f.alpha) for m, f in back.layers.items()} == {
-            m: (f.rank, f.alpha) for m, f in layers.items()
-        }
-    theirs.load_lora_adapter(tmp_path, prefix="transformer", weight_name=DIFFUSERS_FILE)
-    assert torch.equal(output(theirs), output(ours))
-
-
-def test_kohya_keys_are_those_that_easyanimate_reads(tmp_path: Path) -> None:
-    model = trained(dora=True)
-    _, file = export_lora(model, "default", tmp_path)
-    tensors = load_file(file)
-    assert easyanimate_name("transformer_blocks.1.attn1.to_add_out") == "transformer_blocks.1.attn2.to_out.0"
-    for name, inner in (("attn1_to_q", "to_q"), ("attn2_to_q", "add_q_proj"), ("attn2_to_out_0", "to_add_out")):
-        factors = lora_weights(model).layers[f"transformer_blocks.1.attn1.{inner}"]
-        stem = f"lora_unet_transformer_blocks_1_{name}"
-        assert torch.equal(tensors[f"{stem}.lora_down.weight"], factors.down)
-        assert torch.equal(tensors[f"{stem}.lora_up.weight"], factors.up)
-        assert torch.equal(tensors[f"{stem}.dora_scale"], factors.magnitude[:, None])
-        assert tensors[f"{stem}.alpha"].item() == 5
-    assert len(tensors) == 4 * 2 * len(TARGETS)
-    # the double underscore of EasyAnimate's own trainer, and diffusers' names in kohya's spelling
-    for old, new in (("lora_unet_", "lora_unet__"), ("attn2_to_q", "attn1_add_q_proj")):
-        renamed = tmp_path / f"{new}.safetensors"
-        save_file({key.replace(old, new): tensor for key, tensor in tensors.items()}, renamed)
-        fresh = build()
-        apply_lora(fresh, read_lora(renamed), "renamed")
-        assert torch.equal(output(fresh), output(model))
-
-
-def test_alpha_is_the_rank_where_no_file_says_otherwise(tmp_path: Path) -> None:
-    _, file = export_lora(trained(), "default", tmp_path)
-    save_file({k: t for k, t in load_file(file).items() if not k.endswith(".alpha")}, tmp_path / "bare.safetensors")
-    assert {factors.alpha for factors in read_lora(tmp_path / "bare.safetensors").layers.values()} == {3.0}
 
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:
@@ -385,83 +201,6 @@ def test_peft_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
         apply_lora(model, random_weights(build(), 1, rank=2, alpha=2.0), "second")
         fuse(model)
     assert not caplog.records
-
-
-def test_a_lora_of_another_model_is_refused_with_keys_and_shapes(tmp_path: Path) -> None:
-    file, kohya = export_lora(trained(), "default", tmp_path)
-    wide = build(heads=3)
-    before = base_state(wide)
-    for path in (file, kohya):
-        with pytest.raises(ModelError, match=r"16 of 16 layers do not fit.*\(32, 32\), expected \(48, 48\)") as caught:
-            apply_lora(wide, read_lora(path), "foreign")
-        assert str(caught.value).count("expected") == 3
-        assert "\n" not in str(caught.value)
-    assert same(wide.state_dict(), before)
-
-    unknown = LoraWeights({
-        **lora_weights(trained()).layers,
-        "blocks.7.cross_attn.q": lora_weights(trained()).layers[QUERY],
-    })
-    with pytest.raises(ModelError, match=r"1 of 17 layers do not fit.*blocks\.7\.cross_attn\.q: no such linear layer"):
-        apply_lora(build(), unknown, "foreign")
-
-
-class Twins(nn.Module):
-    """Two layers that are called the same with underscores for dots."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Module()
-        self.a.b_q = nn.Linear(4, 4)
-        self.a_b = nn.Module()
-        self.a_b.q = nn.Linear(4, 4)
-        self.free = nn.Linear(4, 4)
-
-
-def test_a_name_that_may_be_two_layers_is_refused_only_where_it_is_used() -> None:
-    factors = Factors(torch.ones(1, 4), torch.ones(4, 1), 1.0)
-    with pytest.raises(ModelError, match=r"'a_b_q' may be any of a\.b_q, a_b\.q"):
-        apply_lora(Twins(), LoraWeights({"a_b_q": factors}), "x")
-    apply_lora(Twins(), LoraWeights({"free": factors, "a.b_q": factors}), "x")
-    with pytest.raises(ModelError, match="another key both adapt"):
-        apply_lora(build(), LoraWeights({QUERY: factors, QUERY.replace(".", "_"): factors}), "x")
-
-
-def test_twins_are_not_exported_in_kohya_layout(tmp_path: Path) -> None:
-    model = Twins()
-    add_lora(model, 1, None, ["b_q", "q"])
-    with pytest.raises(ModelError, match="two modules are called"):
-        export_lora(model, "default", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: {"unet.weight": torch.ones(2)}, "no LoRA: 1 keys"),
-        (lambda t: {**t, "lora_te_x.lora_up.weight": torch.ones(2, 2)}, "adapt a text encoder"),
-        (lambda t: {k: v for k, v in t.items() if "lora_B" not in k}, "one factor is missing at 16 keys"),
-        (lambda t: {k: v[:2] if "lora_A" in k else v for k, v in t.items()}, "do not multiply"),
-        (lambda t: {k: v[None] if "magnitude" in k else v for k, v in t.items()}, "DoRA over output rows"),
-    ],
-)
-def test_files_that_are_no_lora_are_refused(tmp_path: Path, change, message: str) -> None:
-    file, _ = export_lora(trained(dora=True), "default", tmp_path)
-    tensors = {key: tensor.contiguous() for key, tensor in change(load_file(file)).items()}
-    save_file(tensors, tmp_path / "changed.safetensors")
-    with pytest.raises(ModelError, match=message):
-        read_lora(tmp_path / "changed.safetensors")
-
-
-def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such file"):
-        read_lora(tmp_path / "none.safetensors")
-    torch.save({"x": torch.ones(2)}, tmp_path / "pickled.safetensors")
-    with pytest.raises(ModelError, match="only .safetensors weights are read"):
-        read_lora(tmp_path / "pickled.safetensors")
-    tensors = {"transformer.a.lora_A.weight": torch.ones(1, 2), "transformer.a.lora_B.weight": torch.ones(2, 1)}
-    save_file(tensors, tmp_path / "odd.safetensors", metadata={"lora_adapter_metadata": "{nonsense"})
-    with pytest.raises(ModelError, match="not readable; export the LoRA again"):
-        read_lora(tmp_path / "odd.safetensors")
 
 
 def test_half_a_dora_is_refused() -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLMagvit
@@ -18,12 +19,14 @@ from models.video_vae import (
     TrainableVAE,
     build_vae,
     decode_frames,
+    decode_pixels,
     encode,
     encode_moments,
     from_latents,
     kl_divergence,
     load_vae,
     to_latents,
+    to_signed,
 )
 
 torch.set_num_threads(1)
@@ -253,8 +256,17 @@ def test_latents_are_drawn_scaled_and_brought_back() -> None:
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     torch.testing.assert_close(from_latents(vae, mean * factor), decode_frames(vae, mean), rtol=1e-9, atol=1e-9)
+    shown = ((decode_frames(vae, mean).clamp(-1, 1) + 1) * 127.5).round()
+    assert np.array_equal(decode_pixels(vae, mean * factor), shown.permute(0, 2, 3, 4, 1).detach().numpy())
     wide = torch.full_like(logvar, 99.0)
     assert torch.equal(to_latents(vae, mean, wide, noise), to_latents(vae, mean, wide.clamp(max=20.0), noise))
+
+
+def test_all_levels_of_a_pixel_lie_evenly_in_minus_one_to_one() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16, 1).expand(1, 1, 16, 16, 3)
+    signed = to_signed(levels)
+    assert signed.shape == (1, 3, 1, 16, 16)
+    torch.testing.assert_close(signed[0, 1, 0].flatten(), torch.linspace(-1, 1, 256))
 
 
 @given(mean=st.floats(-3, 3), logvar=st.floats(-5, 3))

@@ -45,6 +45,14 @@ def test_shapes_of_known_sizes():
     assert shapes(BucketSettings(sizes_px=(16, 20))) == ((16, 16),)
 
 
+def test_the_commonest_bucket_is_that_of_most_rows():
+    found = assign(
+        [video(), image(64, 64), *[video(frames=40)] * 2], BucketSettings(sizes_px=(64,), frames=(17, 33, 49))
+    )
+    assert [str(bucket) for bucket in found.buckets] == ["1x64x64", "33x48x80", "49x48x80"]
+    assert str(found.commonest) == "33x48x80"
+
+
 @given(st.integers(16, 1600), st.floats(0.1, 10).map(lambda a: round(a, 3)))
 @example(16, 0.1)
 @example(16, 10.0)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from caches import FakeEncoders, assert_equal_caches, build, clip_items, contents, encoded_by
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train_bridge_cache import FakeEncoders, assert_equal_caches, build, clip_items, contents, encoded_by
 
 from curation.errors import UserError
 from train_bridge.cache import read_index
@@ -137,7 +137,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from curation.ray_runner import start_ray
-from test_train_bridge_cache import FakeEncoders, build, clip_items
+from caches import FakeEncoders, build, clip_items
 from train_bridge import cache_build
 from train_bridge.cache_ray import RayCacheRunner
 cache_build.ROWS_PER_PASS = cache_build.TEXTS_PER_PASS = 1

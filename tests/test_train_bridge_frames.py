@@ -1,6 +1,6 @@
 """Frames by time: drawn clips whose every frame says by its grey which one it is."""
 
-import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -263,17 +263,21 @@ def test_a_child_reads_the_same(tmp_path):
 
 
 def test_a_decoder_that_hangs_or_crashes_fails_its_row(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe.mp4")  # opening it never returns
-    reader = FrameReader(silence_s=1.0)
-    began = time.monotonic()
-    with pytest.raises(MediaError, match=r"no sign of life for 1 s \(2 tries\)"):
-        reader(row(tmp_path / "pipe.mp4"), Bucket(1, 16, 16))
-    assert time.monotonic() - began < 20
     path = draw(tmp_path / "a.mp4", 5)
-    (tmp_path / "sitecustomize.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    with monkeypatch.context() as patch:
-        patch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
-        with pytest.raises(MediaError, match=r"crashed \(SIGSEGV\)"):
+    hangs, crashes = "import time; time.sleep(600)", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    for name, code in (("hangs", hangs), ("crashes", crashes)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sitecustomize.py").write_text(code)  # runs before the decoder does
+
+    def fails(name: str, reader: FrameReader, message: str) -> None:
+        with monkeypatch.context() as patch, pytest.raises(MediaError, match=message):
+            patch.setattr(sys, "path", [str(tmp_path / name), *sys.path])
             reader(row(path), Bucket(1, 16, 16))
+
+    began = time.monotonic()
+    fails("hangs", FrameReader(silence_s=1.0), r"no sign of life for 1 s \(2 tries\)")
+    assert time.monotonic() - began < 20
+    reader = FrameReader()
+    fails("crashes", reader, r"crashed \(SIGSEGV\)")
     assert reader(row(path), Bucket(1, 16, 16)).shape == (1, 16, 16, 3)
     reader.close()

@@ -1,6 +1,7 @@
 """Every row once per epoch, every worker equally much, and the same order wherever and whenever it is asked for."""
 
 import math
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_every_row_once_and_every_micro_batch_alike(options, budget, seed, epoch
         assert all(in_step[row] == 1 for micro in micros for row in micro.rows)  # fillers repeat rows of this step
         times += in_step
     assert times == Counter(i for i, some in enumerate(options) if some)
+    assert rows.rows_per_bucket(epoch).tolist() == [real_per_bucket[bucket] for bucket in BUCKETS]
     assert plan.fillers == fillers == len(plan.rows) - sum(times.values())
     # No division into such steps has fewer fillers.
     assert fillers == sum(-n % budget.micro_batches_per_step for n in per_class(real_per_bucket).values())
@@ -275,8 +277,6 @@ def test_eight_ranks_compute_usefully(config):
 
 @pytest.mark.slow
 def test_a_million_rows_are_planned_in_seconds():
-    import time
-
     rows = index_of(mixed_rows(1_000_000), BY_TOKENS)
     began = time.process_time()
     plan_epoch(rows, Budget(16384, 8), 0, 0)

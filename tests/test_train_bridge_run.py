@@ -1,6 +1,9 @@
 """What stops a run before it begins: each in one line with the mend. And what a plan accounts for."""
 
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +139,16 @@ def test_a_mistake_is_one_line_with_the_mend(
     if "memory" in expected:
         arguments = ["train", *arguments[1:], "--output", tmp_path / "run", "--runner", "inline"]
     assert expected in said(capsys, *arguments)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    shutil.copytree(parts / "clips", folder)
+    assert re.search(
+        r"data.metadata .*\\xff.*rename it$", said(capsys, *plan(parts, "--data", folder / "metadata.json"))
+    )
 
 
 def test_a_run_goes_on_with_its_own_config_only(

@@ -13,6 +13,7 @@ import torch
 
 from curation.errors import MediaError
 from train_bridge.cache import CacheReader
+from train_bridge.cache_build import EncodeFrames, EncodeTexts
 from train_bridge.frames import read_frames
 from train_bridge.methods.types import Batch
 from train_bridge.types import Bucket, MicroBatch, TrainRow
@@ -99,8 +100,8 @@ class EncodedVideo:
     """Latents and texts encoded for each batch from the files: nothing on disk, at the cost of time."""
 
     frames: VideoFrames
-    encode_frames: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-    encode_texts: Callable[[Sequence[str]], torch.Tensor]
+    encode_frames: EncodeFrames
+    encode_texts: EncodeTexts
 
     def __call__(self, micro: MicroBatch, seeds: tuple[int, ...]) -> Batch:
         """Read, encode and stack."""

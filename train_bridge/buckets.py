@@ -36,6 +36,12 @@ class Assignment:
     refused: list[Refusal]
     upscaled: int
 
+    @property
+    def commonest(self) -> Bucket:
+        """The shape that most rows can take."""
+        counts = np.bincount(self.options[self.options >= 0], minlength=len(self.buckets))
+        return self.buckets[int(counts.argmax())]
+
 
 @dataclass(frozen=True, eq=False)
 class _Facts:

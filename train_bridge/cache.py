@@ -153,12 +153,21 @@ def _read_rows(cache: Path) -> pa.Table:
     parts = []
     for path in sorted((cache / "parts").glob("[!.]*.parquet")):
         with suppress(FileNotFoundError):
-            parts.append(pq.read_table(path, schema=INDEX_SCHEMA))
+            parts.append(_read_part(path))
     try:
-        index = pq.read_table(_index_path(cache), schema=INDEX_SCHEMA)
+        index = _read_part(_index_path(cache))
     except FileNotFoundError:
         index = INDEX_SCHEMA.empty_table()
     return pa.concat_tables([index, *parts])
+
+
+def _read_part(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=INDEX_SCHEMA)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException):
+        raise UserError(f"{path}: cannot be read; delete it, and what it names is encoded again") from None
 
 
 def _newest(table: pa.Table) -> pa.Table:

@@ -8,8 +8,6 @@ from typing import Any, Literal
 from curation.settings import build, key
 from curation.settings_file import override, read_yaml
 
-METHODS = ("text_to_video", "vae")
-
 
 @dataclass(frozen=True)
 class DataSettings:

@@ -1,6 +1,5 @@
 """The frozen networks that turn frames into latents and captions into embeddings, loaded where they are used."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +7,10 @@ import torch
 
 from models.quiet import quiet_libraries
 from models.text_encoder import TextEncoder
-from models.video_vae import encode_moments, load_vae
+from models.video_vae import encode_moments, load_vae, to_signed
+from train_bridge.cache_build import EncodeFrames, EncodeTexts
 from train_bridge.fingerprint import digest, weights_id
-
-EncodeFrames = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-EncodeTexts = Callable[[Sequence[str]], torch.Tensor]
+from train_bridge.parallel import own_device
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,12 @@ class FolderEncoders:
     def load_vae(self) -> EncodeFrames:
         """Load the VAE; its function takes uint8 (B, T, H, W, 3) and gives unscaled mean and logvar (B, C, f, h, w)."""
         quiet_libraries()
-        device, dtype = _device(), _dtype(self.half)
+        device, dtype = own_device(), self._dtype()
         vae = load_vae(Path(self.vae), dtype).to(device).eval().requires_grad_(False)
 
         def encode(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            signed = frames.to(device).permute(0, 4, 1, 2, 3).to(dtype) / 127.5 - 1.0
             with torch.no_grad():
-                mean, logvar = encode_moments(vae, signed)
+                mean, logvar = encode_moments(vae, to_signed(frames.to(device), dtype))
             return mean.float().cpu(), logvar.float().cpu()
 
         return encode
@@ -64,13 +61,8 @@ class FolderEncoders:
     def load_text(self) -> EncodeTexts:
         """Load the text encoder; its function gives (B, positions, D)."""
         quiet_libraries()
-        encoder = TextEncoder.load(Path(self.text), self.positions, _dtype(self.half), _device())
+        encoder = TextEncoder.load(Path(self.text), self.positions, self._dtype(), own_device())
         return lambda captions: encoder.encode(captions).float().cpu()
 
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _dtype(half: bool) -> torch.dtype:
-    return torch.bfloat16 if half and torch.cuda.is_available() else torch.float32
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.half and own_device().type == "cuda" else torch.float32

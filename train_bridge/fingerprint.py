@@ -198,7 +198,7 @@ def _id_or_why(path: Path) -> tuple[str | None, str]:
 def _read_memo(memo: Path) -> dict[tuple[str, int, int], str]:
     try:
         table = pq.read_table(memo, schema=_MEMO)
-    except (FileNotFoundError, pa.ArrowInvalid):  # none yet, or damaged: the files are read again
+    except (OSError, pa.ArrowException):  # none yet, or damaged: the files are read again
         return {}
     columns = [table[name].to_pylist() for name in _MEMO.names]
     return {(path, size, mtime): content_id for path, size, mtime, content_id in zip(*columns, strict=True)}

@@ -16,12 +16,11 @@ from models.lora import export_lora, verify_exports
 from models.objectives import make_objective
 from models.text_encoder import CLASS_NAME as TEXT_CLASS
 from models.text_encoder import find_encoder
-from models.video_vae import encode_moments
+from models.video_vae import encode_moments, to_signed
 from train_bridge.batches import VideoFrames
 from train_bridge.checkpoint import checkpoints, load_weights, put_weights, save_weights
 from train_bridge.config import TrainConfig
 from train_bridge.job import ROWS_FILE, add_adapter, config_of
-from train_bridge.methods.vae import to_signed
 from train_bridge.parts import Parts, load_transformer, load_vae, text_encoder_folder
 from train_bridge.rows_file import read_rows
 from train_bridge.sample import HINTS_FILE
@@ -85,9 +84,7 @@ def export_run(config: TrainConfig, run: Path, parts: Parts) -> Path:
 def _hints(config: TrainConfig, run: Path) -> dict[str, float]:
     """Say what the model was trained for: the shape of most rows, and their rate."""
     prepared = read_rows(run / ROWS_FILE)
-    options = prepared.train_buckets.options
-    counts = np.bincount(options[options >= 0], minlength=len(prepared.train_buckets.buckets))
-    bucket = prepared.train_buckets.buckets[int(counts.argmax())]
+    bucket = prepared.train_buckets.commonest
     lengths = [row.duration_s for row in prepared.train if row.duration_s]
     return {
         "width_px": bucket.width_px,
@@ -112,7 +109,8 @@ def latent_scale(vae: nn.Module, run: Path) -> float:
         batch = read(MicroBatch(bucket, (row,), (1.0,)), (0,))
         if float(batch.weights.sum()) == 0:
             continue
-        mean, logvar = encode_moments(vae, to_signed(batch))
+        assert batch.frames is not None
+        mean, logvar = encode_moments(vae, to_signed(batch.frames))
         count += mean.numel()
         total += float(mean.double().sum())
         squares += float((mean.double().square() + logvar.double().exp()).sum())

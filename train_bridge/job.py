@@ -1,5 +1,6 @@
 """Everything that one worker needs to train, built from the run's folder."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from models.lora import add_lora
 from models.objectives import Objective, make_objective
 from models.perceptual import load_lpips
 from models.samplers import make_scheduler
-from models.video_vae import TrainableVAE, decode_frames
+from models.video_vae import TrainableVAE, decode_pixels
 from train_bridge.batches import Batches, CachedLatents, EncodedVideo, VideoFrames
 from train_bridge.cache import CacheReader
 from train_bridge.config import TrainConfig
@@ -51,26 +52,26 @@ def build_job(config: TrainConfig, run: Path, worker: Worker) -> Job:
     parts = find_parts(config.model, config.method)
     prepared = read_rows(run / ROWS_FILE)
     budget = Budget(config.buckets.tokens_per_micro_batch, config.buckets.micro_batches_per_step)
-    schedule = Schedule(Index.of(prepared.train, prepared.train_buckets), budget, config.train.seed)
+    rows = Index.of(prepared.train, prepared.train_buckets)
     build = _vae_job if config.method == "vae" else _text_to_video_job
     method, batches_of, configs, predictor, look, sample = build(config, run, worker, parts, prepared)
     validation = None
     if prepared.validation:
-        index = Index.of(prepared.validation, prepared.validation_buckets)
-        validation = (plan_epoch(index, budget, seed=0, epoch=0), batches_of(prepared.validation))
+        held_out = Index.of(prepared.validation, prepared.validation_buckets)
+        validation = (plan_epoch(held_out, budget, seed=0, epoch=0), batches_of(prepared.validation))
     return Job(
         config=config,
         run=run,
         method=method,
         batches=batches_of(prepared.train),
-        schedule=schedule,
+        schedule=Schedule(rows, budget, config.train.seed),
         row_weights=tuple(row.weight for row in prepared.train),
         validation=validation,
         adapters_only=config.lora.rank > 0,
         configs=configs,
         row_flops={str(bucket): predictor.flops(bucket) for bucket in prepared.train_buckets.buckets},
         peak_flops=peak_flops(worker.device, config.train.precision == "bf16"),
-        data_id=Index.of(prepared.train, prepared.train_buckets).fingerprint(),
+        data_id=rows.fingerprint(),
         sample=sample,
         first_batch=_first_batch(run, prepared.train, look),
     )
@@ -158,7 +159,7 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
 
     def look(batch: Batch) -> np.ndarray:
         assert batch.mean is not None
-        return to_pixels(vae, batch.mean.float().to(worker.device))
+        return decode_pixels(vae, batch.mean.float().to(worker.device) * vae.config.scaling_factor)
 
     sample = None
     if config.watch.prompts and config.watch.sample_every:
@@ -183,18 +184,8 @@ def cache_folder(config: TrainConfig, run: Path) -> Path:
     return Path(config.train.cache) if config.train.cache else run / "cache"
 
 
-@torch.no_grad()
-def to_pixels(vae: nn.Module, latents: torch.Tensor) -> np.ndarray:
-    """Decode unscaled latents (B, C, f, h, w) to uint8 (B, T, H, W, 3)."""
-    frames = torch.cat([decode_frames(vae, one[None].to(vae.dtype)) for one in latents])
-    pixels = ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
-
-
 def config_of(network: nn.Module) -> dict[str, Any]:
     """Give what diffusers writes as a network's `config.json`."""
-    import json
-
     values: dict[str, Any] = json.loads(network.to_json_string())  # type: ignore[operator]
     return values
 
@@ -228,10 +219,7 @@ def _sampler(
     prepared: Prepared,
 ) -> Samples:
     """Sample the config's prompts with fixed seeds, in the shape that most rows have."""
-    shapes = prepared.train_buckets
-    counts = np.bincount(shapes.options[shapes.options >= 0], minlength=len(shapes.buckets))
-    bucket = shapes.buckets[int(counts.argmax())]
-    shape = (vae.config.latent_channels, *bucket.latent_shape)
+    shape = (vae.config.latent_channels, *prepared.train_buckets.commonest.latent_shape)
 
     def sample(step: int, transformer: nn.Module) -> None:
         scheduler = make_scheduler(objective.scheduler_config(), config.watch.sample_steps)
@@ -242,7 +230,7 @@ def _sampler(
                 method.family, transformer, scheduler, text[None], texts[:1], shape, config.watch.sample_steps,
                 guidance=3.0, generator=torch.Generator().manual_seed(seed),
             )  # fmt: skip
-            videos.append(to_pixels(vae, latents / method.scaling_factor)[0])
+            videos.append(decode_pixels(vae, latents)[0])
         transformer.train()
         if worker.rank == 0:
             (run / "samples").mkdir(exist_ok=True)

@@ -9,22 +9,22 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+import torch
+
+from curation.ray_runner import start_ray
+from models.quiet import quiet_libraries
+from train_bridge.config import TrainConfig, load_config
+from train_bridge.job import CONFIG_FILE, build_job
+from train_bridge.parallel import Worker
+from train_bridge.tracking import show
+from train_bridge.trainer import Trainer
+
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
-import torch  # noqa: E402 - Ray takes its settings from the environment
-from ray import train  # noqa: E402
-from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: E402
-from ray.train.torch import TorchTrainer  # noqa: E402
-
-from curation.ray_runner import start_ray  # noqa: E402
-from models.quiet import quiet_libraries  # noqa: E402
-from train_bridge.config import TrainConfig, load_config  # noqa: E402
-from train_bridge.job import CONFIG_FILE, build_job  # noqa: E402
-from train_bridge.parallel import Worker  # noqa: E402
-from train_bridge.tracking import show  # noqa: E402
-from train_bridge.trainer import Trainer  # noqa: E402
+# After ray_runner, which sets Ray's environment.
+from ray import train  # isort: skip  # noqa: E402
+from ray.train import FailureConfig, RunConfig, ScalingConfig  # isort: skip  # noqa: E402
+from ray.train.torch import TorchTrainer  # isort: skip  # noqa: E402
 
 
 def launch(config: TrainConfig, run: Path, ray_address: str | None = None) -> None:

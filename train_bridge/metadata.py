@@ -71,6 +71,9 @@ def read_metadata(settings: DataSettings, captions: bool = True) -> Metadata:
     root = None if settings.root is None else os.path.abspath(os.path.expanduser(settings.root))
     if root is not None and not os.path.isdir(root):
         raise UserError(f"data.root {settings.root}: no such folder")
+    shown = os.fsencode(source).decode("utf-8", "backslashreplace")
+    if shown != str(source):  # neither a config nor a table can hold it
+        raise UserError(f"data.metadata {shown}: its name holds bytes that are no UTF-8; rename it")
     where = None if settings.where is None else parse(settings.where, "data.where (--where)")
     weight = None if settings.weight is None else parse(settings.weight, "data.weight (--weight)")
     listing = read_listing(source, root, [e for e in (where, weight) if e is not None])

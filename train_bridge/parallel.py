@@ -39,6 +39,11 @@ class Worker:
             dist.barrier()
 
 
+def own_device() -> torch.device:
+    """Give what a process computes on that shares its machine with no other worker: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def divide(network: nn.Module, worker: Worker, sharding: Literal["ddp", "fsdp"]) -> nn.Module:
     """Wrap a network for training on several workers; alone it stays as it is.
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from curation.errors import UserError
 from models import video_vae
-from models.architecture import Architecture, Shape
+from models.architecture import Architecture
 from models.architectures import build_transformer, shape_of
 from models.bundle import read_bundle
 from models.text_encoder import TINY_WIDTH, build_tiny, find_encoder
@@ -59,11 +59,13 @@ def find_parts(settings: ModelSettings, method: str) -> Parts:
         raise UserError(
             "model.vae: text_to_video needs trained weights; train them first (method: vae) and name that run's folder"
         )
-    if settings.text_encoder and settings.text_encoder != TINY_TEXT:
+    if settings.text_encoder == TINY_TEXT:
+        text = TINY_TEXT
+    elif settings.text_encoder:
         inner = Path(settings.text_encoder) / "model"
         text = str(inner if inner.is_dir() else settings.text_encoder)
-    elif settings.text_encoder or base:
-        text = TINY_TEXT if settings.text_encoder or base is None else str(base.folder)
+    elif base:
+        text = str(base.folder)
     else:
         raise UserError("model.text_encoder: name `tiny` or a folder, or give model.base")
     scheduler = read_json(base.scheduler / "scheduler_config.json") if base else None
@@ -113,12 +115,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def transformer_shape(parts: Parts) -> Shape:
-    """Give the transformer's numbers without memory for its weights."""
-    assert parts.transformer is not None
-    return shape_of(parts.transformer)
-
-
 def _inside(name: str | None, part: str) -> str | None:
     """Take `RUN/model/vae` or `PIPELINE/vae` when the folder above it is named."""
     if name is None:
@@ -130,7 +126,8 @@ def _inside(name: str | None, part: str) -> str | None:
 
 
 def _check_fit(parts: Parts) -> None:
-    shape = transformer_shape(parts)
+    assert parts.transformer is not None and parts.text_encoder is not None
+    shape = shape_of(parts.transformer)
     latent_channels = read_json(Path(parts.vae) / "config.json").get("latent_channels")
     if shape.out_channels != latent_channels:
         raise UserError(
@@ -142,7 +139,6 @@ def _check_fit(parts: Parts) -> None:
             f"model.transformer {parts.transformer}: takes {shape.in_channels} channels for {shape.out_channels}, as "
             "inpaint and control models do; text_to_video trains models without condition channels"
         )
-    assert parts.text_encoder is not None
     hidden: Any = TINY_WIDTH
     if parts.text_encoder != TINY_TEXT:
         text = read_json(find_encoder(Path(parts.text_encoder))[0] / "config.json")

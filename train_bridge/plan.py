@@ -1,5 +1,6 @@
 """The dry run: every row accounted for, and what each bucket will cost, before anything is loaded."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -110,24 +111,18 @@ def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: tor
     """
     settings = config.buckets
     budget = Budget(settings.tokens_per_micro_batch, settings.micro_batches_per_step)
-    epoch = plan_epoch(rows.index, budget, config.train.seed, 0)
-    counts = Counter(
-        str(micro.bucket)
-        for step in range(epoch.num_steps)
-        for micro in epoch.micro_batches(step)
-        for weight in micro.weights
-        if weight
-    )
+    index = rows.index
+    epoch = plan_epoch(index, budget, config.train.seed, 0)
     named = config.launch.device
     if named is not None and named not in PEAK_TFLOPS:
         raise UserError(f"launch.device {named}: not known; known: {', '.join(PEAK_TFLOPS)}")
     peak = PEAK_TFLOPS[named] * 1e12 if named else peak_flops(device, config.train.precision == "bf16")
     speed = peak * ASSUMED_SHARE_OF_PEAK
     lines = []
-    for bucket in rows.train_buckets.buckets:
-        size = min(budget.rows(bucket.tokens), max(1, counts[str(bucket)]))
+    for bucket, count in zip(index.buckets, index.rows_per_bucket(0).tolist(), strict=True):
+        size = min(budget.rows(bucket.tokens), max(1, count))
         seconds = predictor.flops(bucket) * size / speed
-        lines.append(BucketPlan(bucket, counts[str(bucket)], size, predictor.memory(bucket, size).total, seconds))
+        lines.append(BucketPlan(bucket, count, size, predictor.memory(bucket, size).total, seconds))
     per_worker = settings.micro_batches_per_step / max(1, config.launch.workers)
     by_tokens = {line.bucket.tokens: line.micro_batch_s / line.rows_per_micro_batch for line in lines}
     steps_s = [
@@ -231,8 +226,6 @@ def _fitting(
 def _held_out(row: TrainRow, share: float) -> bool:
     if not share:
         return False
-    import hashlib
-
     digest = hashlib.blake2b(b"held out " + row.row_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 

@@ -52,6 +52,10 @@ class Index:
         hashed.update(self.options[order].astype("<i4").tobytes())
         return hashed.hexdigest()
 
+    def rows_per_bucket(self, epoch: int) -> np.ndarray:
+        """Count the rows that take each bucket in an epoch, int64 (B,); each row is in it once."""
+        return _counts(self, _chosen(self, epoch))
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -126,17 +130,16 @@ class EpochPlan:
             UserError: the world size does not divide the micro-batches of a step.
             IndexError: no such step in this epoch, or no such rank.
         """
-        share = micro_batches_per_rank(self.micro_batch_buckets.shape[1], world_size)
-        if not 0 <= rank < world_size:
-            raise IndexError(f"rank {rank} of {world_size}")
-        return self.micro_batches(step)[rank * share : (rank + 1) * share]
+        places = places_of_rank(self.micro_batch_buckets.shape[1], rank, world_size)
+        return self.micro_batches(step)[places.start : places.stop]
 
 
-def micro_batches_per_rank(micro_batches_per_step: int, world_size: int) -> int:
-    """Give the micro-batches of a step that each worker computes.
+def places_of_rank(micro_batches_per_step: int, rank: int, world_size: int) -> range:
+    """Give the places in a step of the micro-batches that one worker computes.
 
     Raises:
-        UserError: the world size does not divide them.
+        UserError: the world size does not divide the micro-batches of a step.
+        IndexError: no such rank.
     """
     if world_size < 1 or micro_batches_per_step % world_size:
         sizes = [n for n in range(1, micro_batches_per_step + 1) if micro_batches_per_step % n == 0]
@@ -146,7 +149,10 @@ def micro_batches_per_rank(micro_batches_per_step: int, world_size: int) -> int:
             f"{world_size} workers cannot share {micro_batches_per_step} micro-batches evenly; take "
             f"{' or '.join(near)} workers, or set buckets.micro_batches_per_step to {more}"
         )
-    return micro_batches_per_step // world_size
+    if not 0 <= rank < world_size:
+        raise IndexError(f"rank {rank} of {world_size}")
+    share = micro_batches_per_step // world_size
+    return range(rank * share, (rank + 1) * share)
 
 
 class Schedule:
@@ -195,7 +201,7 @@ class Schedule:
             return self._plans[epoch]
 
     def _num_steps(self, epoch: int) -> int:
-        counts = _counts(self._index, _chosen(self._index, epoch))
+        counts = self._index.rows_per_bucket(epoch)
         return sum(g.steps for _, groups in _groups(self._index.buckets, counts, self._budget) for g in groups)
 
 

@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
+import peft
 import torch
+import transformers
 
 from curation.errors import UserError
 from curation.files import atomic_write, remove_leftovers
 from curation.lock import locked
 from curation.settings import plain
 from curation.settings_file import render
-from models.architectures import ARCHITECTURES, find_architecture
+from models.architectures import ARCHITECTURES, build_empty
 from models.lora import trainable
 from models.objectives import make_objective
 from models.quiet import quiet_libraries
@@ -25,9 +28,10 @@ from train_bridge.config import TrainConfig, load_config
 from train_bridge.fingerprint import content_ids
 from train_bridge.finish import export_run
 from train_bridge.job import CONFIG_FILE, ROWS_FILE, add_adapter, cache_folder, make_encoders
-from train_bridge.parts import TINY_TEXT, Parts, find_parts, load_vae, read_json, transformer_shape
+from train_bridge.parallel import own_device
+from train_bridge.parts import TINY_TEXT, Parts, find_parts, load_vae
 from train_bridge.plan import Plan, Rows, check_memory, collect_rows, make_plan, render_plan
-from train_bridge.planner import micro_batches_per_rank
+from train_bridge.planner import places_of_rank
 from train_bridge.predict import Predictor, TransformerPredictor, VaePredictor
 from train_bridge.rows_file import without, write_rows
 
@@ -44,7 +48,7 @@ def plan_run(config: TrainConfig, memo: Path | None = None) -> Plan:
     """
     parts = check_config(config)
     rows = collect_rows(config, memo)
-    return make_plan(config, rows, make_predictor(config, parts), _device())
+    return make_plan(config, rows, make_predictor(config, parts), own_device())
 
 
 def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_address: str | None = None) -> Path:
@@ -71,7 +75,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
         remove_leftovers(run, older_than_s=0)
         _agree(config, run)
         rows = collect_rows(config, run / "facts.parquet")
-        plan = make_plan(config, rows, make_predictor(config, parts), _device())
+        plan = make_plan(config, rows, make_predictor(config, parts), own_device())
         print(render_plan(config, plan))
         check_memory(config, plan)
         ids: dict[str, str] = {}
@@ -112,7 +116,7 @@ def check_config(config: TrainConfig) -> Parts:
         UserError: with the key and the mend.
         ModelError: likewise, told by the models.
     """
-    micro_batches_per_rank(config.buckets.micro_batches_per_step, max(1, config.launch.workers))
+    places_of_rank(config.buckets.micro_batches_per_step, 0, max(1, config.launch.workers))
     parts = find_parts(config.model, config.method)
     if config.method == "text_to_video":
         make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
@@ -130,17 +134,13 @@ def make_predictor(config: TrainConfig, parts: Parts) -> Predictor:
     if config.method == "vae":
         with torch.device("meta"):
             return VaePredictor(config, TrainableVAE(load_vae(parts, 0)))
-    shape = transformer_shape(parts)
-    trained = shape.parameters
+    assert parts.transformer is not None
+    family, model = build_empty(parts.transformer)
+    shape = family.shape(model)
     if config.lora.rank:
-        assert parts.transformer is not None
-        family, preset = find_architecture(parts.transformer)
-        values = preset or read_json(Path(parts.transformer) / "config.json")
         with torch.device("meta"):
-            model = family.build({key: value for key, value in values.items() if not key.startswith("_")})
             add_adapter(model, family, config)
-        trained = sum(p.numel() for p in trainable(model))
-    return TransformerPredictor(config, shape, trained)
+    return TransformerPredictor(config, shape, sum(p.numel() for p in trainable(model)))
 
 
 def _build_cache(
@@ -208,15 +208,11 @@ def _flat(values: object, prefix: str = "") -> dict[str, object]:
 
 
 def _write_facts(run: Path, plan: Plan) -> None:
-    import diffusers
-    import peft
-    import transformers
-
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers, peft)}
     facts = {
         "command": " ".join(sys.argv),
         "versions": versions | {"python": platform.python_version()},
-        "machine": {"cpus": os.cpu_count(), "device": str(_device())},
+        "machine": {"cpus": os.cpu_count(), "device": str(own_device())},
         "rows": len(plan.rows.train),
         "held_out": len(plan.rows.validation),
         "refused": len(plan.rows.refused),
@@ -230,7 +226,3 @@ def _write_facts(run: Path, plan: Plan) -> None:
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[Kencoding {done}/{total}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

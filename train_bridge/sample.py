@@ -23,8 +23,8 @@ from models.lora_files import DIFFUSERS_FILE, read_lora
 from models.quiet import quiet_libraries
 from models.samplers import make_scheduler
 from models.text_encoder import TextEncoder
-from models.video_vae import load_vae
-from train_bridge.job import to_pixels
+from models.video_vae import decode_pixels, load_vae
+from train_bridge.parallel import own_device
 from train_bridge.parts import read_json
 from train_bridge.pictures import contact_sheet, write_image, write_mp4
 from train_bridge.types import Bucket
@@ -138,7 +138,7 @@ def sample(request: SampleRequest) -> list[Path]:
         read_json(bundle.scheduler / "scheduler_config.json"), request.steps, request.sampler
     )  # fails before anything is loaded
     targets = _targets(request)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     texts = _encode(bundle, [request.negative, *request.prompts], hints["text_tokens"], dtype, device)
     family, transformer = build_transformer(str(bundle.transformer), dtype)
@@ -153,17 +153,22 @@ def sample(request: SampleRequest) -> list[Path]:
             family, transformer, scheduler, texts[1 + place : 2 + place], texts[:1], shape, request.steps,
             request.guidance, generator, _progress(place, len(targets)),
         )  # fmt: skip
-        frames = to_pixels(vae, latents / vae.config.scaling_factor)[0]
+        frames = decode_pixels(vae, latents)[0]
         settings = {
             "model": str(request.model),
             "prompt": prompt,
             "negative_prompt": request.negative,
             "seed": request.seed + place,
-            **{"num_frames": bucket.num_frames, "height_px": bucket.height_px, "width_px": bucket.width_px},
-            **{"fps": fps, "steps": request.steps, "guidance": request.guidance},
+            "num_frames": bucket.num_frames,
+            "height_px": bucket.height_px,
+            "width_px": bucket.width_px,
+            "fps": fps,
+            "steps": request.steps,
+            "guidance": request.guidance,
             "sampler": request.sampler or type(scheduler).__name__,
             "loras": [{"path": str(lora.path), "scale": lora.scale} for lora in loras],
-            **{"device": str(device), "dtype": str(dtype).removeprefix("torch.")},
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
         write_sample(frames, fps, prompt, settings, target)

@@ -28,7 +28,7 @@ from train_bridge.checkpoint import (
 from train_bridge.config import TrainConfig
 from train_bridge.methods.types import Batch, Method
 from train_bridge.parallel import Worker, bring_together, divide, mean_over_workers
-from train_bridge.planner import EpochPlan, Schedule, micro_batches_per_rank
+from train_bridge.planner import EpochPlan, Schedule, places_of_rank
 from train_bridge.tracking import Log, Meter, show
 from train_bridge.types import Metrics, MicroBatch
 
@@ -198,9 +198,7 @@ class Trainer:
                 yield micros[place], row_seeds(seed, f"step {step}", place, len(micros[place].rows))
 
     def _places(self, count: int) -> range:
-        """Give this worker's micro-batches of a step, by their place in it."""
-        share = micro_batches_per_rank(count, self.worker.world_size)
-        return range(self.worker.rank * share, (self.worker.rank + 1) * share)
+        return places_of_rank(count, self.worker.rank, self.worker.world_size)
 
     def _tell(self, log: Log | None, meter: Meter) -> None:
         metrics = mean_over_workers(meter.line(), self.worker)

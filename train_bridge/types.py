@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 SPATIAL_STRIDE = 8
 """pixels per latent, in height and width (MagViT VAE of EasyAnimate V5, 4×8×8)"""
@@ -120,4 +120,3 @@ class MicroBatch:
 
 
 Metrics = dict[str, float]
-State = dict[str, Any]

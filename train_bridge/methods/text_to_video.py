@@ -8,6 +8,7 @@ from torch import nn
 
 from models.architecture import Architecture
 from models.objectives import Density, Objective, draw_quantile
+from models.video_vae import draw_posterior
 from train_bridge.methods.types import Batch, Networks, draw_normal, generators_of
 
 VALIDATION_QUANTILES = (0.1, 0.35, 0.65, 0.9)
@@ -69,8 +70,7 @@ class TextToVideo:
         assert batch.mean is not None and batch.logvar is not None and batch.text is not None
         device, shape = batch.mean.device, batch.mean.shape[1:]
         posterior = draw_normal(shape, generators, device)
-        drawn = batch.mean.float() + torch.exp(0.5 * batch.logvar.float()) * posterior
-        latents = drawn * self.scaling_factor
+        latents = draw_posterior(batch.mean.float(), batch.logvar.float(), posterior) * self.scaling_factor
         noise = draw_normal(shape, generators, device)
         timesteps = self.objective.timesteps(quantiles.to(device))
         text = torch.where(dropped.to(device).view(-1, 1, 1), self.empty_text.to(batch.text), batch.text)

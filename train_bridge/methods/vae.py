@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from models.discriminator import adaptive_weight, discriminator_loss, generator_loss
-from models.video_vae import TrainableVAE, kl_divergence
+from models.video_vae import TrainableVAE, kl_divergence, to_signed
 from train_bridge.config import VaeLossSettings
 from train_bridge.methods.types import Batch, Networks, draw_normal, generators_of
+from train_bridge.types import Bucket
 
 Perceptual = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -39,7 +40,8 @@ class VideoVae:
 
     def losses(self, networks: Networks, batch: Batch, step: int) -> Iterator[tuple[str, torch.Tensor]]:
         """Give the autoencoder's loss, then the discriminator's on what the autoencoder made."""
-        frames = to_signed(batch)
+        assert batch.frames is not None
+        frames = to_signed(batch.frames)
         made, mean, logvar = networks[self.main](frames, self._posterior_noise(batch))
         loss = self._reconstruction(frames, made) + self.loss.kl * kl_divergence(mean, logvar)
         critic = networks.get("discriminator")
@@ -59,7 +61,8 @@ class VideoVae:
 
     def validation_losses(self, networks: Networks, batch: Batch) -> dict[str, torch.Tensor]:
         """Give absolute error, KL and PSNR in dB of the posterior's mean."""
-        frames = to_signed(batch)
+        assert batch.frames is not None
+        frames = to_signed(batch.frames)
         made, mean, logvar = networks[self.main](frames, torch.zeros_like(self._posterior_noise(batch)))
         squared = (made - frames).square().flatten(1).mean(1)
         return {
@@ -78,13 +81,5 @@ class VideoVae:
 
     def _posterior_noise(self, batch: Batch) -> torch.Tensor:
         assert batch.frames is not None
-        _, frames, height, width, _ = batch.frames.shape
-        channels = self.vae.vae.config.latent_channels
-        shape = (channels, (frames - 1) // 4 + 1, height // 8, width // 8)
-        return draw_normal(shape, generators_of(batch), batch.frames.device)  # type: ignore[arg-type]
-
-
-def to_signed(batch: Batch) -> torch.Tensor:
-    """Bring frames to float (B, 3, T, H, W) in −1..1."""
-    assert batch.frames is not None
-    return batch.frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+        shape = (self.vae.vae.config.latent_channels, *Bucket(*batch.frames.shape[1:4]).latent_shape)
+        return draw_normal(shape, generators_of(batch), batch.frames.device)
