@@ -5,17 +5,21 @@ import argparse
 import dataclasses
 import glob
 import json
+import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from captioners import CAPTIONERS
 from captioners import PLANNED as PLANNED_CAPTIONERS
-from curation.errors import UserError
+from curation.errors import RunError, UserError
 from curation.export import FORMATS, INTERNAL_NAME, export
 from curation.output import check_same_recipe, known_sources, prepare_folder, recipe_file
+from curation.outside_text import printable, printable_lines, without_secrets
 from curation.pipeline import Outcome, curate, need_table, select
 from curation.recipe import Recipe, Tables, load_recipe, render_recipe, what_differs
 from curation.runners import InlineRunner, Runner
@@ -30,17 +34,19 @@ from train_bridge.config import TrainConfig, load_config
 TABLES = Tables(OPERATORS, CAPTIONERS, frozenset((*PLANNED, *PLANNED_CAPTIONERS)))
 TRAIN_EXTRA = {"torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard", "huggingface_hub"}
 CONFIGS = Path(__file__).resolve().parent / "configs"
+LONGEST_ERROR = 2000
+"""characters of an error on the terminal; names and values from outside may have any length"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; give the exit code: 0 done, 2 a mistake in the request, 1 the run broke."""
+    """Run one command; give the exit code: 0 done, 2 a mistake in the request, 1 the run broke or was stopped."""
     parsed = _parse(arguments)
     try:
         code: int = parsed.run(parsed)
         return code
-    except (UserError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (UserError, ModelError, RunError) as error:
+        print(f"error: {printable(without_secrets(str(error)), LONGEST_ERROR)}", file=sys.stderr)
+        return 1 if isinstance(error, RunError) else 2
     except ModuleNotFoundError as error:
         if error.name not in TRAIN_EXTRA:
             raise
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 1
 
 
 def run_curate(parsed: argparse.Namespace) -> int:
@@ -72,7 +78,7 @@ def run_demo(parsed: argparse.Namespace) -> int:
     footage = out / "footage"
     if not (footage / ".complete").exists():
         prepare_folder(out)
-        print(f"drawing footage into {footage} …")
+        print(f"drawing footage into {_shown(footage)} …")
         footage.mkdir(parents=True, exist_ok=True)
         draw_demo(footage)
         (footage / ".complete").touch()
@@ -100,7 +106,7 @@ def _train_demo(out: Path, parsed: argparse.Namespace) -> None:
     prompts = tuple(sorted(set(captions))[:2])
     print("\nsampling …", flush=True)
     for path in sample(SampleRequest(model, prompts, out / "samples", steps=25, guidance=2.0)):
-        print(f"sample    {path}   (and .png, .json)")
+        print(f"sample    {_shown(path)}   (and .png, .json)")
 
 
 def run_select(parsed: argparse.Namespace) -> int:
@@ -130,7 +136,7 @@ def run_select(parsed: argparse.Namespace) -> int:
     waiting = summary.waiting(with_files=recipe.cut.mode != "none")
     if waiting:
         print(f"{waiting} accepted clips wait for caption or file; go on with:")
-        print(f"  run_pipeline.py curate INPUT --output {out}")
+        print(f"  run_pipeline.py curate INPUT --output {_shown(out)}")
     return 0
 
 
@@ -139,7 +145,7 @@ def run_export(parsed: argparse.Namespace) -> int:
     need_table(Path(parsed.output))
     result = export(Path(parsed.output), parsed.format, parsed.absolute)
     for path in result.paths:
-        print(path)
+        print(_shown(path))
     print(f"{result.rows} rows", end="")
     left_out = {
         "without file": result.without_file,
@@ -168,7 +174,7 @@ def run_plan(parsed: argparse.Namespace) -> int:
     from train_bridge.run import plan_run
 
     config = _train_config(parsed)
-    print(render_plan(config, plan_run(config)))
+    print(printable_lines(render_plan(config, plan_run(config))))
     return 0
 
 
@@ -177,7 +183,7 @@ def run_train(parsed: argparse.Namespace) -> int:
     from train_bridge.run import train
 
     model = train(_train_config(parsed), Path(parsed.output), parsed.runner, parsed.ray_address)
-    print(f"model     {model}\nlog       {Path(parsed.output) / 'log.jsonl'}")
+    print(f"model     {_shown(model)}\nlog       {_shown(Path(parsed.output) / 'log.jsonl')}")
     return 0
 
 
@@ -203,7 +209,7 @@ def run_sample(parsed: argparse.Namespace) -> int:
         threads=parsed.threads,
     )
     for path in sample(request):
-        print(path)
+        print(_shown(path))
     return 0
 
 
@@ -246,23 +252,28 @@ def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
     print(funnel(outcome.summary))
     if not outcome.sources_done and not outcome.clips_finished:
         print("nothing was missing")
-    print(f"\ntable     {out / 'clips'}")
+    print(f"\ntable     {_shown(out / 'clips')}")
     if recipe.cut.mode != "none":
-        print(f"clips     {out / 'train'}")
-        print(f"metadata  {out / 'json_of_internal_datasets.json'}")
-    print(f"previews  {out / 'previews'}\nrun       {out / 'run.json'}   ({outcome.wall_s:.1f} s)")
+        print(f"clips     {_shown(out / 'train')}")
+        print(f"metadata  {_shown(out / INTERNAL_NAME)}")
+    print(f"previews  {_shown(out / 'previews')}\nrun       {_shown(out / 'run.json')}   ({outcome.wall_s:.1f} s)")
     if outcome.tally.problems:
-        print(
-            f"error: {len(outcome.tally.problems)} internal errors; the first:\n{outcome.tally.problems[0]}",
-            file=sys.stderr,
-        )
+        first = printable_lines(without_secrets(outcome.tally.problems[0]))
+        print(f"error: {len(outcome.tally.problems)} internal errors; the first:\n{first}", file=sys.stderr)
+        return 1
+    if not outcome.is_complete:
+        print("stopped before the end; the same command goes on from here", file=sys.stderr)
         return 1
     return 0
 
 
+def _shown(path: Path) -> str:
+    return printable(str(path))
+
+
 def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell inputs from `key=value`: a word with `=` that names no file is an override."""
-    overrides = [w for w in words if re.match(r"[A-Za-z_][\w.]*=", w) and not Path(w).exists() and not glob.glob(w)]
+    overrides = [w for w in words if re.match(r"[A-Za-z_][\w.]*=", w) and not os.path.exists(w) and not glob.glob(w)]
     return [w for w in words if w not in overrides], overrides
 
 
@@ -284,7 +295,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit 2 with the message."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {printable(without_secrets(message), LONGEST_ERROR)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -362,8 +373,15 @@ def _add_runner(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def tell_bug(kind: type[BaseException], bug: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug of ours, without secrets and without what a terminal would obey."""
+    lines = "".join(traceback.format_exception(kind, bug, trace)).rstrip("\n")
+    print(printable_lines(without_secrets(lines)), file=sys.stderr)
+
+
 def run_and_exit() -> None:
     """Run as an installed command."""
+    sys.excepthook = tell_bug
     sys.exit(main())
 
 

@@ -3,15 +3,20 @@
 Every format holds the accepted clips that have a file and a caption, in the table's order, and is written
 in one pass over the table, so that a million clips need no more memory than a thousand.
 
-Captions are data and go out exactly as they are. In particular a caption that begins with `=`, `+`, `-`
-or `@` is not disarmed in the CSV, since a trainer would learn the disarming: do not open that file in a
-spreadsheet that runs formulas.
+Captions are data and come back exactly as they are from every format. Two writings keep them from doing harm
+on the way:
+
+- CSV: a cell that a spreadsheet would run as a formula (`=`, `+`, `-`, `@`, tab or carriage return first,
+  blanks and quotes aside) has one apostrophe before it. Our reader takes it off; other readers see it.
+- JSON: `<` and the line and control characters that JSON itself lets stand are written as escapes,
+  which every JSON reader undoes: the text may be embedded in a page, shown by a terminal and split into lines.
 """
 
 import contextlib
 import csv
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +28,7 @@ import pyarrow.dataset as ds
 
 from curation.errors import UserError, nearest
 from curation.files import atomic_folder, atomic_path
+from curation.outside_text import printable, safe_cell
 
 Format = Literal["internal", "webvid", "diffusers", "webdataset"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -45,6 +51,10 @@ RECORD = {
 ROWS_PER_BATCH = 8192
 SHARD_ROWS = 1000
 SHARD_BYTES = 1_000_000_000  # webdataset's own advice: shards of about a gigabyte stream well
+MEMBER_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")  # names a tar's members: no folder, and no dot, which ends it
+# Besides what JSON escapes: DEL and the C1 controls (U+0085 ends a line), U+2028 and U+2029, and `<`, so that
+# neither `</script>` nor `<!--` stands in it.
+HARMLESS = {code: f"\\u{code:04x}" for code in (0x3C, *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 Record = dict[str, Any]
 
@@ -103,7 +113,8 @@ def export(
         shard_bytes: most bytes of clip files in one tar; a single larger clip has its own tar.
 
     Raises:
-        UserError: no table; accepted rows but none with a file; a request that the format cannot meet.
+        UserError: no table; accepted rows but none with a file; a row that names a file outside the output; a
+            request that the format cannot meet.
     """
     out = Path(out)
     if format not in get_args(Format):
@@ -152,7 +163,8 @@ def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = 
     The clip's file is under `file_path`, relative to `out`, as in the table.
 
     Raises:
-        UserError: after the last row, when there are accepted rows of which none has a file and `refuse` is set.
+        UserError: a row names a file outside the output; or, after the last row, there are accepted rows of
+            which none has a file and `refuse` is set.
     """
     batches = table.to_batches(
         columns=list(RECORD.values()),
@@ -170,6 +182,7 @@ def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = 
             elif row["caption"] is None:
                 tally.without_caption += 1
             else:
+                _check_inside(row["clip_path"], out)
                 yield {name: row[column] for name, column in RECORD.items()}
     if refuse and tally.accepted and tally.without_file == tally.accepted:
         raise UserError(
@@ -177,6 +190,13 @@ def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = 
             "set another cut in the recipe and run `curate` again, or train from the table itself, "
             "which reads spans of the sources"
         )
+
+
+def _check_inside(clip_path: str, out: Path) -> None:
+    path = PurePosixPath(clip_path)
+    if path.is_absolute() or ".." in path.parts or "\0" in clip_path:
+        shown = printable(clip_path, 200)
+        raise UserError(f"{out}: its table names a file outside it: '{shown}'; was it written by this program?")
 
 
 def write_internal(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
@@ -190,7 +210,10 @@ def write_internal(file: IO[str], records: Iterator[Record], tally: Tally, prefi
 
 
 def write_webvid(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
-    """Write `videoid,name,page_dir`: the file is `{page_dir}/{videoid}.mp4`, so images cannot be named."""
+    """Write `videoid,name,page_dir`: the file is `{page_dir}/{videoid}.mp4`, so images cannot be named.
+
+    Opened in a spreadsheet as what it is, with commas between the cells, it runs nothing.
+    """
     # Every field in quotes: only then does a lone carriage return survive every reader.
     writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(("videoid", "name", "page_dir"))
@@ -199,7 +222,7 @@ def write_webvid(file: IO[str], records: Iterator[Record], tally: Tally, prefix:
         if record["type"] != "video" or path.suffix != ".mp4":
             tally.not_videos += 1
             continue
-        writer.writerow((path.stem, record["text"], path.parent.as_posix()))
+        writer.writerow(map(safe_cell, (path.stem, record["text"], path.parent.as_posix())))
         tally.rows += 1
 
 
@@ -242,6 +265,9 @@ def write_webdataset(
 def add_sample(shard: tarfile.TarFile, record: Record, media: Path) -> None:
     """Add the three members of one clip to a tar."""
     key = record["clip_id"]
+    if not MEMBER_KEY.fullmatch(key):
+        shown = printable(key, 200)
+        raise UserError(f"clip_id '{shown}' cannot name a file of a shard; was the table written by this program?")
     facts = {name: value for name, value in record.items() if name != "file_path"}
     with open(media, "rb") as file:
         add_member(shard, key + media.suffix, file, media.stat().st_size)
@@ -259,8 +285,8 @@ def add_member(shard: tarfile.TarFile, name: str, content: IO[bytes], size_bytes
 
 
 def to_json(record: Record) -> str:
-    """Give one line of JSON with characters as they are, not escaped to ASCII."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+    """Give one line of JSON, harmless wherever it is put; letters stay as they are, not escaped to ASCII."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).translate(HARMLESS)
 
 
 def placed(path: str, prefix: Path | None) -> str:

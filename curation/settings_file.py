@@ -9,12 +9,20 @@ from typing import Any
 import yaml
 
 from curation.errors import UserError
+from curation.outside_text import printable
 from curation.settings import meaning_of, plain
 
 Spell = Callable[[Any, str, Any], Any]
 """(owner, field, value) → what to write for it"""
 NoteOf = Callable[[str, int], str]
 """(key of a mapping, its depth) → its meaning"""
+
+MOST_BYTES = 1 << 18
+"""of a file of settings; they have some thousands"""
+MOST_VALUES = 50_000
+"""of a file of settings, counted where they stand and again wherever an alias repeats them"""
+LONGEST_NUMBER = 40
+"""digits of a whole number"""
 
 
 def read_yaml(path: Path, what: str, hint: str = "") -> dict[str, Any]:
@@ -26,10 +34,14 @@ def read_yaml(path: Path, what: str, hint: str = "") -> dict[str, Any]:
         hint: appended when there is no such file.
 
     Raises:
-        UserError: not there, not readable, or something else than keys and values.
+        UserError: not there, not readable, too large, or something else than plain keys and values.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{what} {path}: larger than {MOST_BYTES >> 10} KB; is it a {what}?")
+        values = load_plain(content.decode())
     except FileNotFoundError:
         raise UserError(f"{what} {path}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +49,8 @@ def read_yaml(path: Path, what: str, hint: str = "") -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{what} {path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        problem = printable(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
+        raise UserError(f"{what} {path}{line}: not valid YAML ({problem})") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -53,11 +66,11 @@ def override(values: dict[str, Any], text: str, example: str) -> None:
     """
     name, equals, value_text = text.partition("=")
     if not equals or not name.strip():
-        raise UserError(f"'{text}': expected key=value, such as {example}")
+        raise UserError(f"'{printable(text, 200)}': expected key=value, such as {example}")
     try:
-        value = yaml.safe_load(value_text)
+        value = load_plain(value_text)
     except yaml.YAMLError:
-        raise UserError(f"'{text}': the value is not valid YAML") from None
+        raise UserError(f"'{printable(text, 200)}': the value is not valid YAML") from None
     *path, last = name.strip().split(".")
     place = values
     for step in path:
@@ -65,6 +78,45 @@ def override(values: dict[str, Any], text: str, example: str) -> None:
             place[step] = {}
         place = place[step]
     place[last] = value
+
+
+def load_plain(text: str) -> Any:
+    """Read YAML of plain values: no tag makes an object, no alias more than it says.
+
+    Raises:
+        yaml.YAMLError: no such YAML, nested too deeply, or aliases that repeat too much.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"more than {MOST_VALUES} values, aliases written out")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # such as 2024-99-99, which looks like a date
+        raise yaml.YAMLError(f"a value that cannot be: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the values below a node as if every alias were written out; one that holds itself counts as too many.
+
+    Raises:
+        yaml.YAMLError: a number that no setting can mean, and that Python takes long to read or cannot write.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a whole number of more than {LONGEST_NUMBER} digits")
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_VALUES + 1  # what it counts as while it is being counted: it holds itself
+        inside = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in inside)
+    return sizes[id(node)]
 
 
 def render(settings: Any, spell: Spell = lambda owner, name, value: value, note: NoteOf = lambda key, depth: "") -> str:

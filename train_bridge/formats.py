@@ -4,7 +4,8 @@ Rows come as they are, unchecked; `metadata` checks them. Formats:
 
 - a folder with `clips/part-*.parquet`: the accepted rows of the table; where a clip has no file, its span;
 - a JSON array of `{"file_path", "text", "type", …}` as EasyAnimate reads it, also as JSON lines or CSV;
-- a CSV with `videoid,name,page_dir` (webvid): the file is `{page_dir}/{videoid}.mp4`;
+- a CSV with `videoid,name,page_dir` (webvid): the file is `{page_dir}/{videoid}.mp4`; the apostrophe that
+  `export` puts before what a spreadsheet would run is taken off;
 - JSON lines or a CSV with `file_name,text` (Hugging Face's `imagefolder` and `videofolder`).
 """
 
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 
 from curation.errors import UserError
 from curation.export import open_table
+from curation.outside_text import from_safe_cell, printable
 from train_bridge.expressions import Expression
 from train_bridge.types import Refusal
 
@@ -231,7 +233,7 @@ def _read_csv(source: Path, text: str) -> tuple[Placed, list[Refusal]]:
         if header is None:
             header = [name.strip() for name in fields]
             if not _has_file(header):
-                first_line = "".join(c if c.isprintable() else "?" for c in text.strip().split("\n")[0][:60])
+                first_line = printable(text.strip().split("\n")[0][:60])
                 raise UserError(f"{source}: a file whose first line is '{first_line}'; {EXPECTED}")
         elif len(fields) == len(header):
             place = f"{source.name}:{first}"
@@ -261,6 +263,8 @@ def _listing(
         first = f" (first: {refused[0]})" if refused else ""
         raise UserError(f"{source}: no row names a file{first}; {EXPECTED}")
     is_webvid = is_csv and not any(key in values for _, values in placed for key in FILE_KEYS)
+    if is_webvid:
+        placed = [(place, _as_exported(values)) for place, values in placed]
     record = _webvid_record if is_webvid else _record
     records = [record(place, values) for place, values in placed]
     table = _columns(source, [values for _, values in placed], expressions, is_csv)
@@ -272,6 +276,12 @@ def _record(place: str, values: Values) -> Record:
     key = next((key for key in FILE_KEYS if key in values), FILE_KEYS[0])
     facts = get("width"), get("height"), get("num_frames"), get("fps")
     return Record(place, key, get(key), get("text"), get("type"), get("clip_id"), *facts)
+
+
+def _as_exported(values: Values) -> Values:
+    """Take off the apostrophes that `export` put before formulas."""
+    kept = {key: values[key] for key in WEBVID_KEYS if values.get(key) is not None}
+    return values | {key: from_safe_cell(text) for key, text in kept.items()}
 
 
 def _webvid_record(place: str, values: Values) -> Record:

@@ -16,6 +16,7 @@ import transformers
 from curation.errors import UserError
 from curation.files import atomic_write, remove_leftovers
 from curation.lock import locked
+from curation.outside_text import printable, printable_lines
 from curation.settings import plain
 from curation.settings_file import render
 from models.architectures import ARCHITECTURES, build_empty
@@ -76,7 +77,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
         _agree(config, run)
         rows = collect_rows(config, run / "facts.parquet")
         plan = make_plan(config, rows, make_predictor(config, parts), own_device())
-        print(render_plan(config, plan))
+        print(printable_lines(render_plan(config, plan)))
         check_memory(config, plan)
         ids: dict[str, str] = {}
         if config.method == "text_to_video" and config.train.cache != "none":
@@ -160,7 +161,7 @@ def _build_cache(
     report = build_cache(cache, items, captions, encoders, config.train.precision, runner, _progress)
     print(f"cache: {report.encoded} encoded, {report.reused} there already, {len(report.failed)} failed")
     for refusal in report.failed[:5]:
-        print(f"  {refusal}")
+        print(f"  {printable(str(refusal))}")
     rows = without(rows, report.failed)
     if not rows.train:
         raise UserError(f"{cache}: no row could be encoded; the first: {report.failed[0]}")

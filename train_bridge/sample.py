@@ -15,6 +15,7 @@ import torch
 
 from curation.errors import UserError
 from curation.files import atomic_write
+from curation.outside_text import printable
 from models.architectures import build_transformer
 from models.bundle import Bundle, read_bundle
 from models.generate import generate_latents
@@ -201,7 +202,10 @@ def _encode(
     encoder = TextEncoder.load(bundle.folder, positions, dtype, device)
     for prompt, cut in zip(prompts, encoder.truncated(prompts), strict=True):
         if cut:
-            print(f"warning: longer than {positions} tokens, its end is not seen: {prompt[:60]} …", file=sys.stderr)
+            print(
+                f"warning: longer than {positions} tokens, its end is not seen: {printable(prompt, 60)}",
+                file=sys.stderr,
+            )
     return encoder.encode(prompts).to(dtype)
 
 
