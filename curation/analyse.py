@@ -1,6 +1,7 @@
 """One decode of a source: shots, clips, pixel scores, frame samples and previews. Runs in the media child."""
 
 import hashlib
+import os
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from curation.samples import SampleStore, encode_samples
 from curation.schema import blank_row, work_schema
 from curation.shots.divide import Divider, Piece
 from curation.shots.split import Lost, Splitter
-from curation.sources import looks_like_image
+from curation.sources import looks_like_image, name_problem
 from curation.types import Beat, ClipInput, Frames, Operator, Row, Sampling, Segment, Source, Span
+from curation.video.container import open_file, storage_error
 from curation.video.decode import Clock, FrameReader, read_frames
 from curation.video.frame import DecodedFrame, RgbFrame
 from curation.video.image import image_facts, read_image
@@ -25,50 +27,73 @@ from curation.work import STILL, Plan, Task, clip_id, failed_row, source_columns
 
 OVERRUN_S = 1.0
 """How far past its end a segment looks, to tell whether a cut lies exactly on the border."""
+READ_BYTES = 1 << 20
+"""A source is hashed in pieces of this size, so that slow storage shows signs of life."""
 
 
 def probe_source(plan: Plan, source: Source, beat: Beat) -> list[Task]:
     """Hash a source, read its facts and divide it into segments.
 
     Raises:
-        MediaError: unreadable, or nothing to see in it.
+        MediaError: unreadable, above a limit, not what was planned, or nothing to see in it.
     """
-    source_id = content_id(source.file, beat)
+    if problem := name_problem(source):
+        raise MediaError(problem)
+    limits = plan.recipe.limits
+    source_id = content_id(source, beat, limits.max_file_gb)
     whole = Segment(0, 1, None, None)
     if looks_like_image(source.file):
-        facts = image_facts(source.file, read_image(source.file, plan.recipe.limits.max_pixels))
+        facts = image_facts(source.file, read_image(source.file, limits.max_pixels))
+        expect_unchanged(source)
         return [Task(source, source_id, facts, whole)]
-    facts, scan = probe_video(source.file, beat)
-    if facts.coded_width_px * facts.coded_height_px > plan.recipe.limits.max_pixels:
-        raise MediaError(f"{facts.coded_width_px}x{facts.coded_height_px} is above limits.max_pixels")
+    facts, scan = probe_video(source.file, beat, limits)
+    expect_unchanged(source)
     return [Task(source, source_id, facts, s) for s in divide_source(facts, scan, plan.recipe.shots.segment_s)]
 
 
-def content_id(path: Path, beat: Beat) -> str:
-    """Give the SHA-256 of a file.
+def content_id(source: Source, beat: Beat, max_file_gb: float) -> str:
+    """Give the SHA-256 of a source's file, which must be the one that was planned.
 
     Raises:
-        MediaError: the file is empty, gone or unreadable.
+        MediaError: the file is empty, gone, unreadable, too large, or has changed.
     """
-    digest, size = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-                size += len(chunk)
-                beat(0.0)
-    except OSError as error:
-        raise MediaError(error.strerror or type(error).__name__) from None
-    if size == 0:
-        raise MediaError("the file is empty")
+    digest = hashlib.sha256()
+    with open_file(source.file) as file:
+        _expect_planned(source, file.status)
+        if source.size_bytes > max_file_gb * 1e9:
+            raise MediaError(f"the file is larger than the {max_file_gb:g} GB of limits.max_file_gb")
+        if source.size_bytes == 0:
+            raise MediaError("the file is empty")
+        while file.tell() <= source.size_bytes and (chunk := file.read(READ_BYTES)):  # it may grow for ever
+            digest.update(chunk)
+            beat(0.0)
+        _expect_planned(source, os.fstat(file.fileno()))
     return digest.hexdigest()
+
+
+def expect_unchanged(source: Source) -> None:
+    """Make sure that a source's file is the one that was planned: of the same size and time of change.
+
+    Raises:
+        MediaError: it is gone or has changed, so that what was read of it may be of two contents.
+    """
+    try:
+        _expect_planned(source, source.file.stat())
+    except OSError as error:
+        raise storage_error(error) from None
+
+
+def _expect_planned(source: Source, status: os.stat_result) -> None:
+    if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+        raise MediaError("the source changed while it was read; curate again")
 
 
 def analyse(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Row]:
     """Decode one segment and give a row for each clip in it.
 
-    Damage ends the segment: the clips before it stay, and a `failed` row says when and why. The last row
-    carries the segment's totals in its work columns.
+    Damage ends the segment: the clips before it stay, and a `failed` row says when and why; so does a source
+    that changed meanwhile. There is always a row, and the last one carries the segment's totals in its work
+    columns.
     """
     rows = _image_rows(plan, task, clock) if task.facts.type == "image" else _video_rows(plan, task, beat, clock)
     held: Row | None = None
@@ -82,8 +107,23 @@ def analyse(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Iterator[Ro
         if held is not None:
             yield held
         held, count = row, count + 1
+    if problem := _untold(task, held):
+        if held is not None:
+            yield held
+        held, count = failed_row(plan, task.source, "analyse", problem, task), count + 1
     if held is not None:
         yield held | totals | {"_segment_rows": count}
+
+
+def _untold(task: Task, last: Row | None) -> MediaError | None:
+    """Tell what no row says yet: that the source changed meanwhile, or that it gave no row at all."""
+    if last is not None and last["status"] == "failed":
+        return None
+    try:
+        expect_unchanged(task.source)
+    except MediaError as changed:
+        return changed
+    return MediaError("nothing in it could be made a clip") if last is None else None
 
 
 def reader_of(plan: Plan) -> FrameReader:
@@ -161,7 +201,8 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
                 yield scorer.row(_span(piece), store, _piece_columns(piece, task))
                 store.drop_before(piece.end_s)
 
-    frames = clock.each("decode", reader_of(plan)(task.source.file, facts, segment.start_pts, read_to, beat))
+    decoded = reader_of(plan)(task.source.file, facts, segment.start_pts, read_to, beat, plan.recipe.limits)
+    frames = clock.each("decode", decoded)
     try:
         for frame in frames:
             with clock.step("scale"):
@@ -178,6 +219,8 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
             beat(frame.duration_s)
         end_s = border_s if border_s is not None else end_s
     except MediaError as caught:
+        if caught.is_transient:
+            raise
         error = caught if caught.time_s is not None else MediaError(str(caught), end_s if splitter.count else None)
     yield from rows_of(splitter.finish(end_s))
     if error is None and splitter.count == 0:
@@ -213,6 +256,8 @@ def _image_rows(plan: Plan, task: Task, clock: StepClock) -> Generator[Row, None
     try:
         pixels = read_image(task.source.file, plan.recipe.limits.max_pixels)
     except MediaError as error:
+        if error.is_transient:
+            raise
         yield failed_row(plan, task.source, "analyse", error, task)
         return {}
     span = STILL
@@ -242,7 +287,8 @@ def sample_again(plan: Plan, row: Row, task: Task, samplings: Mapping[str, Sampl
         begin_s = max(0.0, span.start_s - max([1.0, *steps_s]))
         times = Clock.of(task.facts)
         start_pts = times.pts(begin_s) if begin_s > 0 else None
-        frames = reader_of(plan)(task.source.file, task.facts, start_pts, times.pts(span.end_s), beat)
+        end_pts = times.pts(span.end_s)
+        frames = reader_of(plan)(task.source.file, task.facts, start_pts, end_pts, beat, plan.recipe.limits)
     store = SampleStore(samplings.values(), begin_s or None)
     for frame in frames:
         store.offer(frame, frame.coarse())

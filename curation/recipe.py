@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curation.errors import UserError, nearest
+from curation.limits import Limits
 from curation.schema import BY_NAME, STEP_WRITERS
 from curation.settings import build, key, plain
 from curation.settings_file import override, read_yaml, render
@@ -87,21 +88,6 @@ class CutSettings:
             raise ValueError(f"crf {self.crf} is outside 0..51")
         if (self.short_side_px is not None and self.short_side_px < 16) or (self.fps is not None and self.fps <= 0):
             raise ValueError("short_side_px must be at least 16, fps above 0")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one source may cost before it is given up."""
-
-    tries: int = key(2, "times a source that crashed or hung its decoder is tried in all")
-    silence_s: float = key(30.0, "seconds without a sign of life after which a decoder is killed")
-    memory_gb: float = key(4.0, "memory a decoder process may allocate")
-    max_pixels: int = key(134_217_728, "largest picture, width times height")
-
-    def __post_init__(self) -> None:
-        """Refuse limits under which nothing can run."""
-        if self.tries < 1 or self.silence_s <= 0 or self.memory_gb <= 0 or self.max_pixels < 1:
-            raise ValueError("tries must be at least 1, the other limits above 0")
 
 
 @dataclass(frozen=True)

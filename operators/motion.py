@@ -29,6 +29,8 @@ TEXTURE_LEVELS2 = 4.0
 """Texture at which a vector counts half: 2 grey levels per pixel in its weaker direction, above coding noise."""
 NEIGHBOURHOOD = 0.25
 """How far flat areas look around, as a share of the longer side."""
+MOST_SMALL_PX = 1024
+"""Longest side at which they do: the cost grows with its square, and a file may claim 32767x48."""
 FIT_GRID = 24
 """The camera model is fitted to at most this many flow vectors along each axis."""
 
@@ -214,7 +216,7 @@ def fill_flat(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
     height, width = gray.shape
     seen = texture(gray)
     weight = seen / (seen + TEXTURE_LEVELS2)
-    small = (max(1, width // 4), max(1, height // 4))
+    small = (min(MOST_SMALL_PX, max(1, width // 4)), min(MOST_SMALL_PX, max(1, height // 4)))
     reach = NEIGHBOURHOOD * max(small)
     share = cv2.GaussianBlur(cv2.resize(weight, small, interpolation=cv2.INTER_AREA), (0, 0), reach)
     voted = cv2.resize(flow * weight[..., None], small, interpolation=cv2.INTER_AREA)

@@ -30,6 +30,10 @@ def draw(path: Path, seconds: int = 8, fps: int = 12) -> Source:
         picture[:, i % 90 : i % 90 + 6] = 220
         pictures.append(picture)
     write_video(path, pictures, fps, options={"preset": "ultrafast", "g": str(fps)})
+    return source_of(path)
+
+
+def source_of(path: Path) -> Source:
     stat = path.stat()
     return Source(str(path.parent), path.name, stat.st_size, stat.st_mtime_ns)
 
@@ -142,7 +146,7 @@ def test_a_picture_that_needs_too_much_memory_fails_and_the_process_goes_on(proc
     Image.new("RGB", (11000, 11000)).save(tmp_path / "big.png", compress_level=1)
     process = process_of(memory_gb=0.45, tries=1)
     with pytest.raises(MediaError, match="memory"):
-        list(process.run(silent, "probe", Source(str(tmp_path), "big.png", 1, 1)))
+        list(process.run(silent, "probe", source_of(tmp_path / "big.png")))
     assert len(list(process.run(silent, "probe", source))) == 2
 
 
@@ -150,7 +154,7 @@ def test_what_cannot_be_read_is_a_media_error_with_its_time(process_of, tmp_path
     process = process_of()
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(MediaError, match="the file is empty") as caught:
-        list(process.run(silent, "probe", Source(str(tmp_path), "empty.mp4", 0, 0)))
+        list(process.run(silent, "probe", source_of(tmp_path / "empty.mp4")))
     assert caught.value.time_s is None
     first = pid_of(process)
     with pytest.raises(MediaError, match="No such file"):

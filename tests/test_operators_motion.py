@@ -1,6 +1,7 @@
 """Motion: known pans, zooms and stills, and published values."""
 
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -114,3 +115,13 @@ def test_farneback_repeats_the_published_scores(name, published_px, size):
     published = published_px / np.hypot(*size) / 0.5 * 100
     got = score(pixels, times, engine="farneback", gap_s=None, short_side_px=None)["motion"]
     assert got == pytest.approx(published, rel=0.05)
+
+
+def test_a_ribbon_costs_little_more_than_its_pixels():
+    """Width times height is within every limit; what grows with the square of the longer side is not."""
+    ribbon = np.tile(window(scene())[:48], (1, 100))
+    assert ribbon.shape == (48, 32_000)
+    begin_s = time.process_time()
+    scores = score([ribbon, np.roll(ribbon, 4, axis=1)], [0, GAP_S])
+    assert time.process_time() - begin_s < 3
+    assert scores["camera_pan_x"] > 0

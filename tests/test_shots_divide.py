@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from curation.shots.divide import Divider, Piece
-from curation.shots.types import Boundary
+from curation.shots.split import Splitter
+from curation.shots.stride import Stride
+from curation.shots.types import Boundary, CoarseFrame
 
 EPS_S = 1e-5
+GREY = np.full((72, 128), 128, np.uint8)
 
 
 @dataclass
@@ -83,7 +87,9 @@ def footages(draw, longest_step_s: float = 2.0) -> Footage:
         step_s = draw(st.floats(0.02, longest_step_s))
         steps = [step_s] * count
     else:
-        steps = draw(st.lists(st.floats(0.02, longest_step_s), min_size=count, max_size=count))
+        # Broken muxing gives frames of one time; they are then kept a microsecond apart.
+        step = st.floats(0.02, longest_step_s) | st.just(1e-6)
+        steps = draw(st.lists(step, min_size=count, max_size=count))
     times = [0.0]
     for step in steps:
         times.append(round(times[-1] + step, 6))
@@ -172,6 +178,17 @@ def test_trim_stops_at_the_minimum_whatever_the_frame_rate():
             footage = Footage([round(i / fps, 6) for i in range(frames)], round(frames / fps, 6), [])
             (piece,) = divide(footage, (3, 10, 0.5))
             assert piece.end_s - piece.start_s >= 3 - EPS_S, (fps, frames)
+
+
+def test_a_last_frame_whose_length_nobody_knows_is_a_clip_all_the_same():
+    """A lone frame without rate or duration: it lasts a usual step, and does not vanish."""
+    for times in ([0.0], [0.0, 0.04], [0.0, 1e-6]):
+        splitter = Splitter(Stride().start(25.0), 0.0, Divider(3, 10, 0), 25.0, even=True)
+        pieces = [p for i, t in enumerate(times) for p in splitter.push(CoarseFrame(i, t, GREY, GREY[None]))]
+        pieces += splitter.finish(times[-1])
+        assert [(p.start, p.end, p.start_s, p.end_s) for p in pieces] == [
+            (0, len(times), 0.0, round(times[-1] + 0.04, 6))
+        ]
 
 
 # -- properties

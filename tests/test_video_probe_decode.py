@@ -593,3 +593,46 @@ def test_decord_reads_drawn_files_alike(tmp_path, case):
 )
 def test_decord_reads_real_files_alike(shared_videos, name):
     assert_readers_agree(shared_videos / name)
+
+
+# -- packets that are shown
+
+
+def test_no_packet_of_strongly_uneven_video_is_left_out(tmp_path):
+    """Bursts of screen recording: most steps are long, some a fiftieth of that."""
+    steps = [2.0, 2.0, 2.0, 0.04, 0.04, 0.04, 2.0, 2.0, 0.5, 0.04] * 3
+    pts = np.cumsum([0.0, *steps]).round(6).tolist()
+    for kind in ("mp4", "mkv"):
+        path = draw(tmp_path / f"a.{kind}", len(pts), 25, pts=pts)
+        facts, scan = probe_video(path)
+        assert facts.declared_frames == len(pts)
+        assert (scan.pts * facts.time_base).tolist() == pytest.approx(pts, abs=0.0011)
+        assert [f.time_s for f in read_frames(path, facts)] == pytest.approx(pts, abs=0.0011)
+
+
+def test_frames_that_vp8_hides_are_left_out_whatever_their_time(tmp_path):
+    options = {"deadline": "realtime", "lag-in-frames": "0", "cpu-used": "8"}
+    whole = draw(tmp_path / "whole.webm", 30, 10, codec="libvpx", options=options)
+    path, hidden = tmp_path / "a.webm", {4, 5, 11, 29}
+    with av.open(str(whole)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for i, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            data = bytes(packet)
+            same = av.Packet(bytes([data[0] & ~0x10]) + data[1:] if i in hidden else data)  # show_frame off
+            same.stream, same.pts, same.dts, same.time_base = stream, packet.pts, packet.dts, packet.time_base
+            same.is_keyframe = packet.is_keyframe
+            output.mux(same)
+    facts, scan = probe_video(path)
+    shown = [i / 10 for i in range(30) if i not in hidden]
+    assert [f.time_s for f in read_frames(path, facts)] == pytest.approx(shown, abs=0.0011)
+    assert (scan.pts * facts.time_base).tolist() == pytest.approx(shown, abs=0.0011)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["androidx-media__roadtrip-vp92-10bit.webm", "moviepy__big_buck_bunny_0_30.webm", "torchcodec__var_fps_video.mp4"],
+)
+def test_the_packets_of_real_files_are_the_frames(shared_videos, name):
+    facts, scan = probe_video(shared_videos / name)
+    times_s = np.round((scan.pts - facts.zero_pts) * facts.time_base, 6)
+    assert [f.time_s for f in read_frames(shared_videos / name, facts)] == times_s.tolist()

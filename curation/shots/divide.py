@@ -65,7 +65,7 @@ class Divider:
         """Give the pieces that are certain once no boundary before `until_s` can come."""
         while self._times and until_s - self._times[0] > 2 * self._max_s:
             self._begin_shot()
-            skip = self._last_until(self._times[0] + self._trim_s) if self._whole else 0
+            skip = self._skipped(self._trim_s) if self._whole else 0
             may_trim_less = self._whole and until_s - self._times[0] < self._min_s + 2 * self._trim_s
             if may_trim_less or until_s - self._trim_s - self._times[skip] <= 2 * self._max_s:
                 return
@@ -111,8 +111,8 @@ class Divider:
         self._begin_shot()
         length_s = self._times[count] - self._times[0]
         trim_s = min(self._trim_s, max(0.0, length_s - self._min_s) / 2) if self._whole else self._trim_s
-        last = self._first_from(self._times[count] - trim_s)
-        skip = self._last_until(self._times[0] + trim_s) if self._whole else 0
+        last = self._first_from(self._times[count] - trim_s) if trim_s else count
+        skip = self._skipped(trim_s) if self._whole else 0
         left = count - last
         self._drop(skip)
         given = 0
@@ -134,9 +134,9 @@ class Divider:
         self._whole = self._whole and count == 0
         self._begun = self._begun or count > 0
 
-    def _last_until(self, time_s: float) -> int:
-        """Give the last frame, counted from the first one kept, that begins no later."""
-        return max(0, bisect_right(self._times, time_s + EPSILON_S) - 1)
+    def _skipped(self, trim_s: float) -> int:
+        """Give how many frames a trim takes off the beginning: none where it is 0, however close they lie."""
+        return max(0, bisect_right(self._times, self._times[0] + trim_s + EPSILON_S) - 1) if trim_s else 0
 
     def _first_from(self, time_s: float) -> int:
         """Give the first frame, counted from the first one kept, that begins no earlier."""

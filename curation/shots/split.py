@@ -11,6 +11,8 @@ from curation.shots.types import Boundary, CoarseFrame, DetectorState
 LEAST_GAP_S, LEAST_GAP_FRAMES = 0.5, 5
 """At an even frame rate, a longer step means lost frames: some formats skip damage without a word."""
 
+LEAST_STEP_S = 1e-3
+
 
 @dataclass(frozen=True)
 class Lost:
@@ -36,7 +38,7 @@ class Splitter:
         """
         self._detector, self._lag_s, self._divider = detector, lag_s, divider
         self._step_s, self._even = 1 / fps, even
-        self._last_s = 0.0
+        self._last_s = self._before_s = 0.0  # of the last frame, and between the last two
         self._gaps: deque[Lost] = deque()
         self._ends: dict[int, float] = {}  # by the frame after a gap: when the one before it ends
         self._late: list[Boundary] = []  # found by looking beyond the segment's end
@@ -47,10 +49,12 @@ class Splitter:
     def push(self, frame: CoarseFrame) -> Iterator[Piece | Lost]:
         """Take the next frame."""
         if self._even and self.count and frame.time_s - self._last_s > self._least_gap_s:
-            lost = Lost(round(self._last_s + self._step_s, 6), frame.time_s, self.count)
+            # A long gap raises the mean step; times that were mended stand a microsecond apart.
+            shown_s = min(self._step_s, max(self._before_s, LEAST_STEP_S) if self._before_s else self._step_s)
+            lost = Lost(round(self._last_s + shown_s, 6), frame.time_s, self.count)
             self._gaps.append(lost)
             self._ends[self.count] = lost.start_s
-        self._last_s = frame.time_s
+        self._before_s, self._last_s = frame.time_s - self._last_s if self.count else 0.0, frame.time_s
         self._divider.push(frame.time_s)
         found = self._detector.push(frame)
         self.count += 1
@@ -67,9 +71,9 @@ class Splitter:
         self._late += self._detector.push(frame)
 
     def finish(self, end_s: float) -> Iterator[Piece | Lost]:
-        """Give the rest, `end_s` being the end of the segment's last frame."""
+        """Give the rest, `end_s` being the end of the segment's last frame, or its time when nobody knows the end."""
         found = [*self._late, *self._detector.finish()]
-        self._divider.end(end_s)
+        self._divider.end(end_s if end_s > self._last_s or not self.count else round(self._last_s + self._step_s, 6))
         while self._gaps:
             gap = self._gaps.popleft()
             found.append(Boundary(gap.next_frame, gap.next_frame))

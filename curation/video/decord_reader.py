@@ -7,18 +7,25 @@ import cv2
 import numpy as np
 
 from curation.errors import MediaError
+from curation.limits import Limits
 from curation.types import Beat, SourceFacts, silent
-from curation.video.container import reason
+from curation.video.container import USUAL_LIMITS, open_video, prepare_decoder, reason, stream_of
 from curation.video.decode import Clock
 from curation.video.frame import RgbFrame
 
 
 def read_frames_decord(
-    path: Path, facts: SourceFacts, start_pts: int | None = None, end_pts: int | None = None, beat: Beat = silent
+    path: Path,
+    facts: SourceFacts,
+    start_pts: int | None = None,
+    end_pts: int | None = None,
+    beat: Beat = silent,
+    limits: Limits = USUAL_LIMITS,
 ) -> Iterator[RgbFrame]:
     """Decode with decord the frames with pts in `[start_pts, end_pts)`: a `FrameReader`.
 
-    decord turns frames upright itself and ignores the pixel aspect, which is applied here.
+    decord turns frames upright itself and ignores the pixel aspect, which is applied here. Its own FFmpeg,
+    of 2018, knows no limits and follows playlists over the network, so the file must pass ours first.
 
     Raises:
         MediaError: decord cannot read the file, or damage.
@@ -26,6 +33,8 @@ def read_frames_decord(
     import decord  # heavy, and only for those who ask for it
 
     clock = Clock.of(facts)
+    with open_video(path, limits) as container:
+        prepare_decoder(stream_of(container, facts.stream_index), limits)
     try:
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         shown = reader.get_frame_timestamp(range(len(reader)))  # (N, 2): begin and end in seconds
@@ -37,10 +46,10 @@ def read_frames_decord(
     end_s = clock.seconds(end_pts) if end_pts is not None else np.inf
     slack_s = 0.5e-3  # decord's times are float32
     wanted = np.flatnonzero((times_s >= start_s - slack_s) & (times_s < end_s - slack_s))
-    if len(wanted) and wanted[0]:
-        reader.seek_accurate(int(wanted[0]))
     for index, position in enumerate(wanted):
         try:
+            if index == 0 and position:
+                reader.seek_accurate(int(position))
             pixels = reader.next().asnumpy()
         except (decord.DECORDError, StopIteration, RuntimeError) as error:
             raise MediaError(f"decord: {_first_line(error)}", float(times_s[position])) from None

@@ -1,6 +1,10 @@
 """Still images: upright RGB pixels and facts."""
 
+import io
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,34 +12,34 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from curation.errors import MediaError
 from curation.types import SourceFacts
+from curation.video.container import open_file
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Pillow's readers of plain pixels: none that starts another program, as EPS does."""
 
 
 def read_image(path: Path, max_pixels: int) -> np.ndarray:
     """Read an image as uint8 (H, W, 3) RGB, turned as its EXIF says; transparency is laid on black.
 
+    Of several pictures in the file the first is read.
+
     Raises:
         MediaError: not a readable image, or more than `max_pixels` pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    raise MediaError(f"{image.width}x{image.height} is more than the limit of {max_pixels} pixels")
-                upright = ImageOps.exif_transpose(image)
-                return np.ascontiguousarray(np.asarray(_opaque(upright)))
-    except FileNotFoundError:
-        raise MediaError("the file is gone") from None
-    except UnidentifiedImageError:
-        raise MediaError("not a readable image") from None
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
-        # RuntimeError is what Pillow's AVIF reader says of damage.
-        raise MediaError(f"image cannot be decoded ({error})") from None
+    with _opened(path) as image:
+        if image.width * image.height > max_pixels:
+            raise MediaError(f"{image.width}x{image.height} is more than the {max_pixels} pixels of limits.max_pixels")
+        upright = ImageOps.exif_transpose(image)
+        return np.ascontiguousarray(np.asarray(_opaque(upright)))
 
 
 def image_facts(path: Path, pixels: np.ndarray) -> SourceFacts:
-    """Give the facts of an image that was read."""
-    with Image.open(path) as image:
+    """Give the facts of an image that was read.
+
+    Raises:
+        MediaError: it cannot be read any more.
+    """
+    with _opened(path) as image:
         codec, mode = (image.format or "image").lower(), image.mode
     height, width = pixels.shape[:2]
     depth = 16 if mode.startswith("I") or mode == "F" else 8
@@ -43,9 +47,32 @@ def image_facts(path: Path, pixels: np.ndarray) -> SourceFacts:
 
 
 def is_upright_jpeg(path: Path) -> bool:
-    """Tell whether a file can be used as a training JPEG byte for byte."""
-    with Image.open(path) as image:
+    """Tell whether a file can be used as a training JPEG byte for byte.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    with _opened(path) as image:
         return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; what Pillow says of its content, then or later, is a MediaError."""
+    with open_file(path) as file:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(io.BufferedReader(file), formats=FORMATS) as image:
+                    yield image
+        except UnidentifiedImageError:
+            raise MediaError("not a readable image") from None
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise MediaError(f"more pixels than limits.max_pixels, or than the {most} that Pillow opens") from None
+        except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, struct.error) as error:
+            # RuntimeError is what Pillow's AVIF reader says of damage.
+            raise MediaError(f"image cannot be decoded ({error})") from None
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -1,5 +1,7 @@
 """What a source is: facts from its container, packets and first frame."""
 
+import math
+from array import array
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -7,12 +9,23 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from curation.errors import MediaError
+from curation.limits import Limits
 from curation.types import Beat, SourceFacts, silent
-from curation.video.container import best_video_stream, open_video, prepare_decoder, reason, stream_of
+from curation.video.container import (
+    READ_ERRORS,
+    USUAL_LIMITS,
+    best_video_stream,
+    damage,
+    open_video,
+    prepare_decoder,
+    refuse_size,
+    stream_of,
+)
 
 _TRANSFERS = {16: "pq", 18: "hlg"}  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67
 
@@ -32,47 +45,81 @@ class PacketScan:
     end_pts: int | None
 
 
-def probe_video(path: Path, beat: Beat = silent) -> tuple[SourceFacts, PacketScan]:
+def probe_video(path: Path, beat: Beat = silent, limits: Limits = USUAL_LIMITS) -> tuple[SourceFacts, PacketScan]:
     """Read a video's facts: one decoded frame and one pass over the packets.
 
     Raises:
-        MediaError: unreadable, no video stream, or no frame can be decoded.
+        MediaError: unreadable, no video stream, no frame can be decoded, or above a limit.
     """
-    with open_video(path) as container:
+    with open_video(path, limits) as container:
         stream = best_video_stream(container)
-        index, first = stream.index, _first_frame(container, stream)
-    with open_video(path) as container:
+        index, first = stream.index, _first_frame(container, stream, limits)
+    with open_video(path, limits) as container:
         stream = stream_of(container, index)
-        scan = scan_packets(container, stream, beat)
+        scan = scan_packets(container, stream, beat, limits)
         facts = _facts(container, stream, first, scan)
+    refuse_size(facts.width_px, facts.height_px, limits)
     return facts, scan
 
 
-def scan_packets(container: InputContainer, stream: VideoStream, beat: Beat = silent) -> PacketScan:
-    """Collect packet times; a file cut short gives the packets up to there."""
-    pts, keys, end = [], [], None
+def scan_packets(
+    container: InputContainer, stream: VideoStream, beat: Beat = silent, limits: Limits = USUAL_LIMITS
+) -> PacketScan:
+    """Collect packet times; a file cut short gives the packets up to there.
+
+    Raises:
+        MediaError: more packets, or times further apart, than the limits allow.
+    """
+    pts, keys, end, count = array("q"), array("q"), None, 0
+    codec = stream.codec_context.name
     try:
         for packet in container.demux(stream):
             beat(0.0)
-            if packet.pts is None or packet.is_discard:
+            count += 1
+            if count > limits.max_frames + 1:  # the last packet of all is an empty one
+                raise MediaError(f"more than the {limits.max_frames} frames of limits.max_frames")
+            if packet.pts is None or packet.is_discard or _is_hidden(packet, codec):
                 continue
             pts.append(packet.pts)
             if packet.is_keyframe:
                 keys.append(packet.pts)
             if packet.duration:
                 end = max(end or packet.pts, packet.pts + packet.duration)
-    except (av.error.FFmpegError, OSError):
+    except READ_ERRORS:
         pass  # the decoder will say what is wrong, and at what time
-    return PacketScan(_shown(np.array(pts, np.int64)), np.sort(np.array(keys, np.int64)), end)
+    if pts and stream.time_base and (max(pts) - min(pts)) * stream.time_base > limits.max_duration_s:
+        raise MediaError(f"longer than the {limits.max_duration_s:g} s of limits.max_duration_s")
+    return PacketScan(np.unique(np.array(pts, np.int64)), np.unique(np.array(keys, np.int64)), end)
 
 
-def _shown(pts: np.ndarray) -> np.ndarray:
-    """Sort and leave out packets on top of another: VP9's hidden reference frames are never shown."""
-    ordered = np.unique(pts)
-    steps = np.diff(ordered)
-    if not len(steps):
-        return ordered
-    return ordered[np.append(True, steps > 0.25 * np.median(steps))]
+def _is_hidden(packet: Packet, codec: str) -> bool:
+    """Tell whether a packet of VP8 or VP9 holds nothing but a reference frame that is never shown.
+
+    Such a packet stands on a time of its own, which another packet shows, or close beside it. In the other
+    codecs (and in VP9 by its superframes) what is hidden travels in the packet of what is shown.
+    """
+    if codec not in _HIDES or not packet.size:
+        return False
+    return _HIDES[codec](memoryview(packet))
+
+
+def _vp8_hides(data: memoryview) -> bool:
+    return not data[0] >> 4 & 1  # RFC 6386, 9.1: show_frame
+
+
+def _vp9_hides(data: memoryview) -> bool:
+    """Read the head of the uncompressed header: VP9 bitstream specification, 6.2 and annex B."""
+    mark = data[-1]
+    if mark >> 5 == 0b110:
+        index = 2 + ((mark >> 3 & 3) + 1) * ((mark & 7) + 1)
+        if len(data) >= index and data[-index] == mark:
+            return False  # a superframe: its last frame is shown
+    profile = data[0] >> 5 & 1 | data[0] >> 3 & 2
+    bit = 3 - (profile == 3)  # a reserved bit comes after profile 3
+    return not data[0] >> bit & 1 and not data[0] >> bit - 2 & 1  # neither show_existing_frame nor show_frame
+
+
+_HIDES = {"vp8": _vp8_hides, "vp9": _vp9_hides}
 
 
 def frame_pts(frame: VideoFrame) -> int | None:
@@ -94,13 +141,13 @@ def displayed_size(coded_width: int, coded_height: int, aspect: Fraction | None,
     return (height, width) if rotation % 180 else (width, height)
 
 
-def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    prepare_decoder(stream)
+def _first_frame(container: InputContainer, stream: VideoStream, limits: Limits) -> VideoFrame:
+    prepare_decoder(stream, limits)
     try:
         for frame in container.decode(stream):
             return frame
-    except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(f"no frame can be decoded ({reason(error)})") from None
+    except READ_ERRORS as error:
+        raise MediaError(f"no frame can be decoded ({damage(error)})") from None
     raise MediaError("the video stream holds no frame")
 
 
@@ -126,7 +173,7 @@ def _facts(container: InputContainer, stream: VideoStream, first: VideoFrame, sc
         pixel_format=first.format.name,
         bit_depth=max(c.bits for c in first.format.components),
         transfer=_TRANSFERS.get(int(first.color_trc), "sdr"),
-        bit_rate_bps=codec.bit_rate or container.bit_rate or None,
+        bit_rate_bps=max(codec.bit_rate or container.bit_rate or 0, 0) or None,
         is_vfr=_is_vfr(scan.pts),
         has_audio=bool(container.streams.audio),
         zero_pts=zero,
@@ -163,8 +210,10 @@ def _declared_duration_s(container: InputContainer, stream: VideoStream, zero_pt
         return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION", "")
     try:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - zero_s  # Matroska counts from time 0
+        hours, minutes, seconds = map(float, tag.split(":"))
+        stated_s = hours * 3600 + minutes * 60 + seconds - zero_s  # Matroska counts from time 0
+        if math.isfinite(stated_s):
+            return stated_s
     except ValueError:
         pass
     if container.duration and len(container.streams) == 1:

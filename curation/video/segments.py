@@ -16,7 +16,7 @@ def divide_source(facts: SourceFacts, scan: PacketScan, segment_s: float) -> lis
     """
     borders: list[int] = []
     if len(scan.pts) and facts.time_base > 0 and facts.container not in NEVER_SEEK:
-        step = round(segment_s / facts.time_base)
+        step = max(1, round(segment_s / facts.time_base))
         last = int(scan.pts[-1]) - step // 2
         target = facts.zero_pts + step
         for key in scan.key_pts[np.searchsorted(scan.key_pts, target) :]:

@@ -14,11 +14,12 @@ from av.filter import Graph
 from av.video.frame import PictureType, VideoFrame
 from PIL import Image
 
-from curation.errors import MediaError
+from curation.errors import STORAGE_FAILED, STORAGE_FULL, MediaError
 from curation.files import atomic_path
+from curation.limits import Limits
 from curation.recipe import CutSettings
 from curation.types import Beat, SourceFacts, Span, silent
-from curation.video.container import open_video, reason, stream_of
+from curation.video.container import READ_ERRORS, USUAL_LIMITS, open_video, prepare_decoder, reason, stream_of
 from curation.video.decode import EARLY_SEEK_S, Clock, raw_frames
 from curation.video.image import is_upright_jpeg, read_image
 from curation.video.planes import FULL_RANGE
@@ -61,7 +62,14 @@ class Written:
 
 
 def transcode(
-    path: Path, facts: SourceFacts, span: Span, cut: CutSettings, box: Box | None, to: Path, beat: Beat = silent
+    path: Path,
+    facts: SourceFacts,
+    span: Span,
+    cut: CutSettings,
+    box: Box | None,
+    to: Path,
+    beat: Beat = silent,
+    limits: Limits = USUAL_LIMITS,
 ) -> Written:
     """Write a span as H.264 in MP4, frame for frame, upright and with square pixels; without sound.
 
@@ -73,10 +81,10 @@ def transcode(
         MediaError: the span cannot be read, or gives another number of frames than when it was analysed.
     """
     size = target_size(facts, cut, box)
-    count, last_s = 0, 0.0
+    count, last_s, tick = 0, 0.0, -1
     with atomic_path(to) as temporary, _writing(temporary) as output:
         stream = None
-        shown = _with_times(path, facts, span, beat)
+        shown = _with_times(path, facts, span, beat, limits)
         for frame, time_s in shown if cut.fps is None else _at_rate(shown, cut.fps, span.duration_s):
             if stream is None:
                 rate = cut.fps or facts.fps or 25.0
@@ -88,7 +96,8 @@ def transcode(
                 _copy_colors(frame, codec)
                 shape = _Shaper(facts, box, size)
             ready = shape(frame)
-            ready.pts, ready.time_base = round(time_s / _TICKS), _TICKS
+            tick = max(round(time_s / _TICKS), tick + 1)  # times a tick apart may round to the same one
+            ready.pts, ready.time_base = tick, _TICKS
             ready.pict_type = PictureType.NONE
             for packet in stream.encode(ready):
                 output.mux(packet)
@@ -104,19 +113,22 @@ def transcode(
     return Written(*size, fps, count, span)
 
 
-def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path, beat: Beat = silent) -> Written:
+def copy_streams(
+    path: Path, facts: SourceFacts, span: Span, to: Path, beat: Beat = silent, limits: Limits = USUAL_LIMITS
+) -> Written:
     """Write a span's packets as they are, from its first keyframe on; the span shrinks to what was written.
 
-    The end moves back to a place where no packet refers beyond it, so that every written packet decodes.
+    The end moves back to a place where no packet refers beyond it. What was written is decoded once: packets may
+    be hidden (VP9), and some damage shows only where decoding begins in the middle of the file.
 
     Raises:
-        MediaError: no keyframe in the span, or a codec that MP4 cannot hold.
+        MediaError: no keyframe in the span, a codec that MP4 cannot hold, or a copy that does not decode.
     """
-    packets, span = _copyable(path, facts, span, beat)
+    packets, kept = _copyable(path, facts, span, beat, limits)
     if not packets:
         raise MediaError("no keyframe in the span to copy from", span.start_s)
     first = packets[0].pts
-    with atomic_path(to) as temporary, open_video(path) as source, _writing(temporary) as output:
+    with atomic_path(to) as temporary, open_video(path, limits) as source, _writing(temporary) as output:
         template = stream_of(source, facts.stream_index)
         try:
             stream = output.add_stream_from_template(template)
@@ -127,8 +139,12 @@ def copy_streams(path: Path, facts: SourceFacts, span: Span, to: Path, beat: Bea
                 packet.pts, packet.dts, packet.stream = packet.pts - first, dts - first, stream
                 output.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
+            if getattr(error, "errno", None) in STORAGE_FULL | STORAGE_FAILED:
+                raise  # not the codec's fault
             words = f"{facts.codec} cannot be copied into MP4 ({reason(error)}); use cut.mode=transcode"
             raise MediaError(words) from None
+        output.close()
+        span = _as_decoded(span, kept, _num_frames(temporary, beat))
     fps = facts.fps if not facts.is_vfr else (span.num_frames / span.duration_s if span.duration_s else None)
     size = (facts.coded_width_px, facts.coded_height_px)  # a copy keeps its pixels, whatever their aspect
     return Written(*(size[::-1] if facts.rotation_deg % 180 else size), fps, span.num_frames, span)
@@ -221,10 +237,12 @@ class _Shaper:
         return graph
 
 
-def _with_times(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> Iterator[tuple[VideoFrame, float]]:
+def _with_times(
+    path: Path, facts: SourceFacts, span: Span, beat: Beat, limits: Limits
+) -> Iterator[tuple[VideoFrame, float]]:
     """Read a span's frames again, with times from its start, strictly rising by at least a tick."""
     if facts.declared_frames is None:  # packets without times: count frames instead
-        frames = raw_frames(path, facts, beat=beat)
+        frames = raw_frames(path, facts, beat=beat, limits=limits)
         step_s = 1 / (facts.fps or 25.0)
         for index, (frame, _) in enumerate(frames):
             if index >= span.start_frame + span.num_frames:
@@ -233,12 +251,27 @@ def _with_times(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> Itera
                 yield frame, (index - span.start_frame) * step_s
         return
     clock, last_s = Clock.of(facts), -1.0
-    frames = raw_frames(path, facts, clock.pts(span.start_s), clock.pts(span.end_s), beat)
+    bounds = _first_pts(clock, span.start_s), _first_pts(clock, span.end_s)
+    frames = raw_frames(path, facts, *bounds, beat, limits)
     # No further than the span's own frames: right behind them the file may be damaged.
     for frame, pts in islice(frames, span.num_frames):
         time_s = clock.seconds(pts) - span.start_s if pts is not None else last_s
         last_s = max(time_s, last_s + float(_TICKS)) if last_s >= 0 else 0.0
         yield frame, last_s
+
+
+def _first_pts(clock: Clock, time_s: float) -> int:
+    """Give the first timestamp that is not before a time: ticks may be finer than the microseconds of a span.
+
+    Or coarser, where frames of one timestamp were told apart by a microsecond.
+    """
+    pts = clock.pts(time_s)
+    if not clock.time_base:
+        return pts
+    pts -= 1 + int(1e-6 / clock.time_base)
+    while clock.seconds(pts) < time_s:
+        pts += 1
+    return pts
 
 
 def _at_rate(
@@ -257,17 +290,17 @@ def _at_rate(
         index += 1
 
 
-def _copyable(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> tuple[list[av.Packet], Span]:
+def _copyable(path: Path, facts: SourceFacts, span: Span, beat: Beat, limits: Limits) -> tuple[list[av.Packet], Span]:
     """Collect packets in decoding order from the first keyframe in the span, up to a closed end.
 
     Returns:
         The packets, and the span of their frames.
     """
     clock = Clock.of(facts)
-    start_pts, end_pts = clock.pts(span.start_s), clock.pts(span.end_s)
+    start_pts, end_pts = _first_pts(clock, span.start_s), _first_pts(clock, span.end_s)
     packets: list[av.Packet] = []
     skipped = 0
-    with open_video(path) as container:
+    with open_video(path, limits) as container:
         stream = stream_of(container, facts.stream_index)
         try:
             if span.start_s > 0:
@@ -286,7 +319,7 @@ def _copyable(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> tuple[l
                 if packet.dts is not None and packet.dts >= end_pts:
                     break
                 packets.append(packet)
-        except (av.error.FFmpegError, OSError) as error:
+        except READ_ERRORS as error:
             raise MediaError(reason(error)) from None
     # The longest run, in decoding order, whose frames are the first ones in presentation order too.
     ordered = sorted(p.pts for p in packets)
@@ -300,6 +333,33 @@ def _copyable(path: Path, facts: SourceFacts, span: Span, beat: Beat) -> tuple[l
     end_s = min(clock.seconds(ordered[count]), span.end_s) if count < len(ordered) else span.end_s
     kept = Span(clock.seconds(ordered[0]), end_s, span.start_frame + skipped, count)
     return packets[:count], kept
+
+
+def _num_frames(path: Path, beat: Beat) -> int:
+    """Count the frames of a copy."""
+    count = 0
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        prepare_decoder(stream)
+        try:
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError("the copy does not decode (damaged picture data); use cut.mode=transcode")
+                count += 1
+                beat(0.0)
+        except READ_ERRORS as error:
+            raise MediaError(f"the copy does not decode ({reason(error)}); use cut.mode=transcode") from None
+    return count
+
+
+def _as_decoded(asked: Span, kept: Span, count: int) -> Span:
+    """Give the span of a copy by the frames that it decodes to; up to the span's end the analysis has counted them."""
+    to_the_end = kept.end_s == asked.end_s
+    start = asked.start_frame + asked.num_frames - count if to_the_end else kept.start_frame
+    whole = to_the_end and kept.start_s == asked.start_s
+    if start < asked.start_frame or (whole and count != asked.num_frames):
+        raise MediaError(f"the copy has {count} frames where the analysis saw {asked.num_frames}", asked.start_s)
+    return Span(kept.start_s, kept.end_s, start, count)
 
 
 def _writing(path: Path) -> av.container.OutputContainer:
