@@ -1,10 +1,14 @@
 """The process in which media is decoded: it may crash, hang or swell without harming its worker.
 
-Run as `python -m curation.child FD`; speaks with `curation.isolate` over the socket FD.
+Run as `python -m curation.child FD PARENT`; speaks with `curation.isolate` over the socket FD and ends with
+the process PARENT.
 """
 
+import contextlib
+import ctypes
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -17,11 +21,12 @@ import cv2
 from curation import analyse
 from curation.clock import StepClock
 from curation.cut import cut_clip
-from curation.errors import MediaError
+from curation.errors import MediaError, OutputError
 from curation.samples import encode_samples
 from curation.work import Plan
 
 BEAT_EVERY_S = 0.5
+PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 
 def serve(connection: Connection) -> None:
@@ -29,7 +34,8 @@ def serve(connection: Connection) -> None:
 
     A request is `(name, arguments)`; the answers are any number of `("item", value)` and
     `("beat", seconds of footage)`, then one of `("done", CPU seconds by step)`,
-    `("media", message, time_s)`, `("bug", traceback)`.
+    `("media", message, time_s, is_transient)`, `("output", message, is_transient)`, `("bug", traceback)`, each
+    of them with the CPU seconds behind it.
     """
     plan = connection.recv()
     _limit(plan.recipe.limits.memory_gb)
@@ -48,13 +54,15 @@ def serve(connection: Connection) -> None:
             beat.flush()
             connection.send(("done", clock.take()))
         except MediaError as error:
-            connection.send(("media", str(error), error.time_s, clock.take()))
+            connection.send(("media", str(error), error.time_s, error.is_transient, clock.take()))
+        except OutputError as error:
+            connection.send(("output", str(error), error.is_transient, clock.take()))
         except (MemoryError, cv2.error) as error:
             if isinstance(error, cv2.error) and "memory" not in str(error):
                 connection.send(("bug", traceback.format_exc(), clock.take()))
                 continue
-            limit = plan.recipe.limits.memory_gb
-            connection.send(("media", f"needs more than the {limit:g} GB of limits.memory_gb", None, clock.take()))
+            words = f"needs more than the {plan.recipe.limits.memory_gb:g} GB of limits.memory_gb"
+            connection.send(("media", words, None, False, clock.take()))
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception:  # a bug of ours: the parent says so, and where
@@ -74,11 +82,13 @@ def _tasks(plan: Plan, beat: "_Beat", clock: StepClock) -> dict[str, Callable[..
         with clock.step("samples"):
             samplings = analyse.pooled_samplings(plan, task.facts.type)
             packed = encode_samples(analyse.sample_again(plan, row, task, samplings, beat))
+            analyse.expect_unchanged(task.source)
         yield packed
 
     def cut(row: Any, task: Any, sampling: Any) -> Iterator[Any]:
         with clock.step("cut"):
             done = cut_clip(plan, row, task, sampling, beat)
+            analyse.expect_unchanged(task.source)
         yield done
 
     return {"probe": probe, "analyse": segment, "sample": again, "cut": cut}
@@ -105,9 +115,20 @@ def _limit(memory_gb: float) -> None:
     most = int(memory_gb * 1e9)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("1000")  # when the machine's memory runs out, this process goes first
     cv2.setNumThreads(1)
 
 
+def _end_with(parent: int) -> None:
+    """Let the system kill this process when its parent ends, also in the middle of a hanging decoder."""
+    with contextlib.suppress(AttributeError, OSError):  # not Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
 if __name__ == "__main__":
+    _end_with(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))
     os._exit(0)

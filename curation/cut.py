@@ -5,6 +5,7 @@ from pathlib import Path
 
 from curation.analyse import sample_again
 from curation.errors import MediaError
+from curation.files import make_folder
 from curation.samples import encode_samples
 from curation.types import Beat, Row, Sampling
 from curation.video.write import Box, Written, copy_streams, transcode, write_image
@@ -33,7 +34,7 @@ def cut_clip(plan: Plan, row: Row, task: Task, sampling: Sampling | None, beat: 
         return Cut({}, samples)
     suffix = "jpg" if task.facts.type == "image" else "mp4"
     place = f"{FOLDER}/{row['clip_id']}.{suffix}"
-    (Path(plan.out) / FOLDER).mkdir(parents=True, exist_ok=True)
+    make_folder(Path(plan.out) / FOLDER)
     written = _write(plan, row, task, Path(plan.out) / place, beat)
     columns: Row = {
         "clip_path": place,
@@ -61,8 +62,8 @@ def _write(plan: Plan, row: Row, task: Task, to: Path, beat: Beat) -> Written:
         return write_image(file, task.facts, cut, box, plan.recipe.limits.max_pixels, to)
     span = span_of(row)
     if cut.mode == "copy":
-        return copy_streams(file, task.facts, span, to, beat)
-    return transcode(file, task.facts, span, cut, box, to, beat)
+        return copy_streams(file, task.facts, span, to, beat, plan.recipe.limits)
+    return transcode(file, task.facts, span, cut, box, to, beat, plan.recipe.limits)
 
 
 def _box(row: Row) -> Box | None:

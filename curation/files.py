@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from curation.errors import STORAGE_FAILED, STORAGE_FULL, OutputError
+
 TEMPORARY_NAME = re.compile(r"^\..*\.tmp-\d+-[0-9a-f]{8}(\.[^.]+)?$", re.DOTALL)
 STEM_BYTES = 150  # names may have 255 bytes; the temporary one needs room for pid and random part
 AT_FDCWD = -100
@@ -28,6 +30,35 @@ def temporary_path(path: Path) -> Path:
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""
     stem = os.fsdecode(os.fsencode(path.stem)[:STEM_BYTES])
     return path.with_name(f".{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell of a storage that refuses what the block writes.
+
+    Raises:
+        OutputError: no room, no permission, or a storage that fails just now.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in STORAGE_FULL:
+            mend = "make room or give access, and run the same command again: it goes on from here"
+            raise OutputError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {mend}") from None
+        if error.errno in STORAGE_FAILED:
+            mend = "see to the storage, and run the same command again: it goes on from here"
+            raise OutputError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {mend}", True) from None
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it, unless it is there.
+
+    Raises:
+        OutputError: the storage refuses.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def sync_file(path: Path) -> None:
@@ -65,17 +96,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the block ended without having created the file.
+        OutputError: the storage refuses to be written.
     """
     path = Path(path)
     temporary = temporary_path(path)
-    try:
-        yield temporary
-        sync_file(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_file(path.parent)
+    with writing(path):
+        try:
+            yield temporary
+            sync_file(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what broke the block must be what is told
+                temporary.unlink()
+            raise
+        sync_file(path.parent)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
@@ -93,17 +127,21 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
     Yields:
         An existing, empty folder beside it.
+
+    Raises:
+        OutputError: the storage refuses to be written.
     """
     final = Path(final)
-    recover_swap(final)
     temporary = temporary_path(final)
-    temporary.mkdir()
-    try:
-        yield temporary
-        swap_folder(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with writing(final):
+        recover_swap(final)
+        temporary.mkdir()
+        try:
+            yield temporary
+            swap_folder(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def swap_folder(new: Path, final: Path) -> None:
@@ -174,7 +212,8 @@ def remove_leftovers(folder: Path, older_than_s: float = 24 * 3600.0) -> int:
         if not TEMPORARY_NAME.match(entry.name):
             continue
         with contextlib.suppress(FileNotFoundError):  # its owner may be finishing just now
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime < older_than_s:
+            age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if older_than_s > 0 and age_s < older_than_s:  # a clock set back makes files of the future
                 continue
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)

@@ -7,12 +7,14 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from curation.errors import MediaError
+from curation.errors import MediaError, OutputError
+from curation.patience import pauses_s
 from curation.types import Beat
 from curation.work import Plan
 
@@ -24,15 +26,24 @@ class InternalError(Exception):
 
 
 class _Died(Exception):
-    """The child is gone, or had to be killed."""
+    """The child is gone, or had to be killed.
+
+    Attributes:
+        by_others: somebody else killed it, such as the system for want of memory; the source need not be at fault.
+    """
+
+    def __init__(self, message: str, by_others: bool = False):
+        super().__init__(message)
+        self.by_others = by_others
 
 
 class MediaProcess:
     """Runs media tasks in a child process.
 
     A child that dies or says nothing for `limits.silence_s` is replaced and the task tried again, up to
-    `limits.tries` times; results that were already handed out are not handed out twice, since tasks are
-    deterministic.
+    `limits.tries` times (`limits.kills` where others killed it); so is a task to which the storage failed, up
+    to `limits.storage_tries` times with growing pauses. Results that were already handed out are not handed
+    out twice, since tasks are deterministic.
     """
 
     def __init__(self, plan: Plan):
@@ -51,13 +62,16 @@ class MediaProcess:
             arguments: what it takes.
 
         Raises:
-            MediaError: the source cannot be read, or its decoder crashed, hung or ran out of memory on every
-                try.
+            MediaError: the source cannot be read, or its decoder crashed, hung or ran out of memory or time on
+                every try.
+            OutputError: what the task makes cannot be written.
             InternalError: a bug of ours.
         """
         given = 0
         limits = self._plan.recipe.limits
-        for attempt in range(1, limits.tries + 1):
+        left = {True: limits.kills, False: limits.tries}  # by whether others killed it
+        pauses = pauses_s(limits)
+        while True:
             try:
                 for number, item in enumerate(self._once(on_beat, name, arguments), 1):
                     if number > given:
@@ -66,10 +80,16 @@ class MediaProcess:
                 return
             except _Died as died:
                 self.close()
-                if attempt == limits.tries:
-                    tries = f" ({limits.tries} tries)" if limits.tries > 1 else ""
-                    raise MediaError(f"{died}{tries}") from None
-            except (MediaError, InternalError):
+                left[died.by_others] -= 1
+                if not left[died.by_others]:
+                    tries = limits.kills if died.by_others else limits.tries
+                    raise MediaError(f"{died}" + (f" ({tries} tries)" if tries > 1 else "")) from None
+            except (MediaError, OutputError) as error:
+                pause_s = next(pauses, None) if error.is_transient else None
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+            except InternalError:
                 raise
             except BaseException:  # the caller gave up midway: the rest of the answer must not reach the next
                 self.close()
@@ -80,18 +100,26 @@ class MediaProcess:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a dead disk can hold even a killed process
+                self._process.wait(timeout=10)
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
 
     def _once(self, on_beat: Beat, name: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
         connection = self._connection or self._start()
-        silence_s = self._plan.recipe.limits.silence_s
+        limits = self._plan.recipe.limits
+        silence_s, waited_s = limits.silence_s, 0.0
         _bound_waiting(connection, silence_s)
         self._guarded(lambda: connection.send((name, arguments)), silence_s)
         while True:
+            begin = time.monotonic()
             kind, *values = self._guarded(connection.recv, silence_s)
+            waited_s += time.monotonic() - begin
+            # Reading a source's facts takes as long as its size, which has a limit of its own.
+            if waited_s > limits.task_s and name != "probe" and kind in ("beat", "item"):
+                self.close()
+                raise MediaError(f"took more than the {limits.task_s:g} s of limits.task_s")
             if kind == "beat":
                 on_beat(values[0])
             elif kind == "item":
@@ -100,7 +128,9 @@ class MediaProcess:
                 break
         self._count(values[-1])
         if kind == "media":
-            raise MediaError(values[0], values[1])
+            raise MediaError(*values[:3])
+        if kind == "output":
+            raise OutputError(*values[:2])
         if kind == "bug":
             raise InternalError(values[0])
 
@@ -111,7 +141,7 @@ class MediaProcess:
         except BlockingIOError:
             raise _Died(f"the decoder gave no sign of life for {silence_s:g} s") from None
         except (EOFError, OSError):
-            raise _Died(self._cause_of_death()) from None
+            raise self._death() from None
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
@@ -121,7 +151,7 @@ class MediaProcess:
         environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([home, *filter(None, sys.path)]))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "curation.child", str(theirs.fileno())],
+                [sys.executable, "-m", "curation.child", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -133,16 +163,18 @@ class MediaProcess:
         self._connection.send(self._plan)
         return self._connection
 
-    def _cause_of_death(self) -> str:
+    def _death(self) -> _Died:
         assert self._process is not None
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return "the decoder hung up"
+            return _Died("the decoder hung up")
+        if code == -signal.SIGKILL:
+            return _Died("the decoder was killed, as the system does when memory runs out", by_others=True)
         if code < 0:
             with contextlib.suppress(ValueError):
-                return f"the decoder crashed ({signal.Signals(-code).name})"
-        return f"the decoder ended unasked (exit {code})"
+                return _Died(f"the decoder crashed ({signal.Signals(-code).name})")
+        return _Died(f"the decoder ended unasked (exit {code})")
 
     def _count(self, spent: dict[str, float]) -> None:
         for step, seconds in spent.items():

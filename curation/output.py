@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curation.cut import FOLDER
 from curation.errors import UserError
-from curation.files import atomic_write, recover_swap, remove_leftovers
+from curation.files import atomic_write, recover_swap, remove_leftovers, writing
 from curation.judge import blank_captions, judge_table, rules_of, still_standing
 from curation.lock import locked
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
@@ -92,13 +92,21 @@ def held(out: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it.
     """
-    with locked(out):
+    with locked(out), writing(out):
         for folder in (clips_folder(out), parts_folder(out)):
             recover_swap(folder)
-        for folder in (out, parts_folder(out), out / FOLDER, *(out / "previews").glob("??")):
-            if folder.is_dir():
-                remove_leftovers(folder, older_than_s=0.0)
+        _remove_leftovers(out)
         yield
+        _remove_leftovers(out)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Delete what killed processes left half written."""
+    for folder in (out, parts_folder(out), out / FOLDER, *(out / "previews").glob("??")):
+        if folder.is_dir():
+            remove_leftovers(folder, older_than_s=0.0)
+    for mark in (*out.glob(".stop-*"), *out.glob(".writable-*")):
+        mark.unlink(missing_ok=True)
 
 
 def write_recipe(out: Path, recipe: Recipe) -> None:

@@ -5,24 +5,28 @@ import platform
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from curation.errors import UserError
+from curation.errors import RunError, UserError
 from curation.export import export
 from curation.files import atomic_write
 from curation.output import apply_rules, follow_rules, held, plan_work, prepare_folder, write_recipe
+from curation.outside_text import printable, without_secrets
 from curation.progress import Display, Tally
 from curation.recipe import Recipe, recipe_values
 from curation.retire import settle_files
 from curation.runners import Runner
-from curation.steps import source_row, steps_of, unfinished_row
+from curation.steps import Step, source_row, steps_of, unfinished_row
+from curation.stop import stoppable
 from curation.summary import Summary, summarise
 from curation.table import drop_parts, fold, read_table
-from curation.types import Captioner, Source
+from curation.types import Captioner, Row, Source
 from curation.work import Plan
 
 PACKAGES = ("ray", "av", "scenedetect-headless", "opencv-python-headless", "rapidocr", "numpy", "pyarrow")
@@ -37,6 +41,8 @@ class Outcome:
     wall_s: float
     sources_done: int
     clips_finished: int
+    is_complete: bool = True
+    """False: it was asked to stop before its end"""
 
 
 def curate(
@@ -61,19 +67,38 @@ def curate(
         drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
         rows = [unfinished_row(plan, row) for row in work.clips]
         rows += [source_row(plan, source, done) for source, done in work.sources]
-        tally = Tally()
+        tally, is_complete = Tally(), True
         if rows:
             total = sum(source.size_bytes for source, _ in work.sources)
-            tally = runner.run(plan, steps, rows, Display([step.name for step in steps], total))
+            display = Display([step.name for step in steps], total)
+            try:
+                tally, is_complete = _run(runner, plan, steps, rows, display)
+            except RunError:
+                with suppress(RunError):  # let the table show what is finished, if the disk has room for it
+                    fold(out, writers)
+                raise
             fold(out, writers)
             follow_rules(out, recipe)
         settle_files(out, read_table(out, writers, ["clip_path"]))
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False)
-        outcome = Outcome(summarise(out, writers), tally, time.monotonic() - begin, len(work.sources), len(work.clips))
+        wall_s = time.monotonic() - begin
+        outcome = Outcome(summarise(out, writers), tally, wall_s, len(work.sources), len(work.clips), is_complete)
         if rows:
             _write_run(out, recipe, outcome)
         return outcome
+
+
+def _run(runner: Runner, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> tuple[Tally, bool]:
+    """Run the steps until they are done or somebody asks to stop; what broke the run leaves the parts for later."""
+    with stoppable(plan) as stop:
+        try:
+            tally = runner.run(plan, steps, rows, display)
+        except KeyboardInterrupt:
+            if not stop.is_overdue:
+                raise
+            tally = Tally()
+    return tally, not stop.asked
 
 
 def select(out: Path, recipe: Recipe) -> Summary:
@@ -97,7 +122,7 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
     tally = outcome.tally
     run = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": sys.argv,
+        "command": [printable(without_secrets(word)) for word in sys.argv],
         "recipe": recipe_values(recipe),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {
@@ -109,12 +134,22 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
         "cpu_s": {name: round(seconds, 3) for name, seconds in sorted(tally.cpu_s.items(), key=lambda i: -i[1])},
         "footage_s": {name: round(seconds, 3) for name, seconds in tally.video_s.items()},
         "rows": dict(tally.rows),
+        "is_complete": outcome.is_complete,
         "sources_done": outcome.sources_done,
         "clips_finished": outcome.clips_finished,
         "summary": asdict(outcome.summary),
         "problems": tally.problems,
     }
-    atomic_write(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(out / "run.json", json.dumps(_without_secrets(run), indent=1, ensure_ascii=False) + "\n")
+
+
+def _without_secrets(value: Any) -> Any:
+    """Hide what looks like a secret in every text of plain values."""
+    if isinstance(value, dict):
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _version(package: str) -> str | None:

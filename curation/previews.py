@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 
-from curation.files import atomic_write
+from curation.files import atomic_write, make_folder
 from curation.types import Frames, Sampling
 
 PREVIEW = Sampling(rate_fps=2.0, count=4, short_side_px=144, color="rgb")
@@ -15,7 +15,7 @@ def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
     for number, picture in enumerate(frames.pixels):
         jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
         path = preview_path(out, clip_id, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         atomic_write(path, jpeg)
 
 

@@ -5,12 +5,29 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from curation.steps import Done
-
 PLAIN_EVERY_S = 15.0
+MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a step reports as it goes: clips and seconds of footage dealt with, CPU seconds by part."""
+
+    step: str
+    rows: int = 0
+    video_s: float = 0.0
+    share: float = 0.0
+    """bytes of source fully dealt with"""
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    """tracebacks of bugs of ours"""
+
+
+Report = Callable[[Done], None]
 
 
 @dataclass
@@ -30,7 +47,19 @@ class Tally:
         self.bytes_done += done.share
         for part, seconds in done.cpu_s.items():
             self.cpu_s[part] += seconds
-        self.problems += [p for p in done.problems if len(self.problems) < 20]
+        self.problems += [p for p in done.problems if len(self.problems) < MOST_PROBLEMS]
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Give the sum of both."""
+        total = Tally(bytes_done=self.bytes_done + other.bytes_done)
+        for part in (self, other):
+            for name, count in part.rows.items():
+                total.rows[name] += count
+            for mine, theirs in ((total.video_s, part.video_s), (total.cpu_s, part.cpu_s)):
+                for name, seconds in theirs.items():
+                    mine[name] += seconds
+        total.problems = [*self.problems, *other.problems][:MOST_PROBLEMS]
+        return total
 
 
 class Display:

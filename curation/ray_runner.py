@@ -4,13 +4,15 @@ Steps without models are Ray tasks, as many at a time as there are CPUs, so that
 is waiting; steps that hold models are actor pools of fixed size that book a small share of a CPU each.
 """
 
+import contextlib
 import logging
 import os
+import secrets
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,18 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches 
 
 import pyarrow as pa  # noqa: E402 - Ray takes its settings from the environment
 import ray  # noqa: E402
+from ray.data._internal.execution.backpressure_policy import (  # noqa: E402
+    ENABLED_BACKPRESSURE_POLICIES,
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    BackpressurePolicy,
+)
+from ray.exceptions import RayError, RayTaskError  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from curation.errors import UserError  # noqa: E402
-from curation.progress import Display, Tally  # noqa: E402
+from curation.errors import RunError, UserError  # noqa: E402
+from curation.progress import Display, Done, Tally  # noqa: E402
 from curation.schema import work_schema  # noqa: E402
-from curation.steps import Done, Process, Step  # noqa: E402
+from curation.steps import Process, Step  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
@@ -76,6 +85,9 @@ def book_workers(plan: Plan, steps: list[Step], cpus: float) -> dict[str, Bookin
 def start_ray(address: str | None, cpus: int | None = None) -> None:
     """Connect to a cluster, or start Ray within this process; its own log stays out of the terminal.
 
+    Ray's ports listen on every interface: a Ray started here takes requests only with a token made for it
+    (unless RAY_AUTH_MODE says otherwise), and has no dashboard.
+
     Raises:
         UserError: no cluster answers at the address.
     """
@@ -90,6 +102,8 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
     else:
         path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
         os.environ["PYTHONPATH"] = path  # inherited by the workers; a runtime_env would cost seconds to set up
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_task_oom_retries", "8")  # Ray's own default is without end
         count = cpus or len(os.sched_getaffinity(0))
         options |= {"num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
     try:
@@ -127,8 +141,13 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
+    context.set_config(_FewAhead.ROWS, max(32, *(4 * step.batch * bookings[step.name].workers for step in steps)))
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    tally = ray.remote(_TallyActor).options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    tally = ray.remote(_TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    total = _Total(tally)
+    deaths = plan.recipe.limits.worker_deaths
     schema = work_schema(plan.writers)
     dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))
     for step in steps:
@@ -137,25 +156,40 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
         if step.holds_models:
             pool = ray.data.ActorPoolStrategy(size=booking.workers)
             arguments = (step, schema, tally)
+            common |= {"max_restarts": deaths, "max_task_retries": -1}
             dataset = dataset.map_batches(
                 _Worker, fn_constructor_args=arguments, compute=pool, num_cpus=booking.cpus, **common
             )
         else:
             tasks = ray.data.TaskPoolStrategy(size=booking.workers)
+            common |= {"max_retries": deaths}
             named = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
             dataset = dataset.map_batches(_do_step, fn_kwargs=named, compute=tasks, num_cpus=booking.cpus, **common)
     finished = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(tally, display, finished), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
     watcher.start()
     try:
         for _ in dataset.iter_internal_ref_bundles():
             pass
+    except RayError as error:
+        raise _cause(error) from error
     finally:
         finished.set()
         watcher.join()
-    final: Tally = ray.get(tally.read.remote())
+    final = total.read()
     display.show(final, final=True)
     return final
+
+
+def _cause(error: RayError) -> Exception:
+    """Tell what broke a graph: what our workers told of, what Ray lost, or a bug of ours (given as it is)."""
+    if isinstance(error, RayTaskError):
+        return error.cause if isinstance(error.cause, RunError | UserError) else error
+    if getattr(error, "actor_init_failed", False):
+        return error
+    words = " ".join(str(error).split())[:300]
+    mend = "what is finished is kept, and the same command goes on from here"
+    return RunError(f"Ray gave up after repeated deaths of workers: {type(error).__name__}: {words}; {mend}")
 
 
 def _expect_answer(address: str) -> None:
@@ -177,9 +211,40 @@ def _blocks(table: pa.Table) -> list[pa.Table]:
     return [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
-def _watch(tally: "ray.actor.ActorHandle", display: Display, finished: threading.Event) -> None:
+class _FewAhead(BackpressurePolicy):
+    """Lets no step run further ahead of the next than some rows, so that what is begun is soon finished.
+
+    Ray Data counts bytes only, and our rows are small: it would probe and analyse all sources of a long run
+    before the first clip is finished, and a kill would cost all of that work.
+    """
+
+    ROWS = "selects.rows_ahead"
+
+    def can_add_input(self, op: Any) -> bool:
+        most = self._data_context.get_config(self.ROWS)
+        return all(self._topology[after].total_enqueued_input_blocks() < most for after in op.output_dependencies)
+
+
+class _Total:
+    """What the tally actor has counted, over all of its lives."""
+
+    def __init__(self, tally: "ray.actor.ActorHandle"):
+        self._tally = tally
+        self._life: str | None = None
+        self._before, self._now = Tally(), Tally()
+
+    def read(self) -> Tally:
+        with contextlib.suppress(RayError):  # it died, and is started again
+            life, now = ray.get(self._tally.read.remote(), timeout=10)
+            if life != self._life:
+                self._before, self._life = self._before.plus(self._now), life
+            self._now = now
+        return self._before.plus(self._now)
+
+
+def _watch(total: _Total, display: Display, finished: threading.Event) -> None:
     while not finished.wait(0.5):
-        display.show(ray.get(tally.read.remote()))
+        display.show(total.read())
 
 
 _started: dict[tuple[str, str], Process] = {}  # of this worker: steps by run and name, started once
@@ -216,16 +281,16 @@ class _TallyActor:
     """Adds up the reports of all workers."""
 
     def __init__(self) -> None:
-        self._tally = Tally()
+        self._life, self._tally = uuid.uuid4().hex, Tally()
 
     def add(self, done: Done) -> None:
         self._tally.add(done)
 
-    def read(self) -> Tally:
-        return self._tally
+    def read(self) -> tuple[str, Tally]:
+        return self._life, self._tally
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Swallow the line that Ray's core prints about its log level while it starts."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)

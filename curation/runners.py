@@ -5,8 +5,8 @@ from itertools import islice
 from typing import Protocol
 
 from curation.isolate import close_media
-from curation.progress import Display, Tally
-from curation.steps import Done, Process, Step
+from curation.progress import Display, Done, Tally
+from curation.steps import Process, Step
 from curation.types import Row
 from curation.work import Plan
 

@@ -5,42 +5,29 @@
 A row enters as a planned source, or as a clip that an earlier run left unfinished; it leaves in a part.
 """
 
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from curation.captions import caption_rows
 from curation.clock import StepClock
 from curation.errors import MediaError
-from curation.isolate import InternalError, media_pool
 from curation.judge import judge, rules_of, still_standing
+from curation.media_tasks import MediaTasks, SourceFailed, Stopped
+from curation.outside_text import without_secrets
+from curation.patience import write_patiently
+from curation.progress import Done, Report
 from curation.recipe import Rule
 from curation.samples import decode_samples
 from curation.schema import blank_row, work_schema
 from curation.table import rules_text, write_part
 from curation.types import Captioner, ClipInput, Operator, Row, Scorer, Scores, Source, SourceFacts
-from curation.work import Plan, Task, failed_row, span_of, task_from_json, task_to_json
+from curation.work import Plan, Task, failed_row, source_of, span_of, task_from_json, task_to_json
 
-
-@dataclass(frozen=True)
-class Done:
-    """What a step reports as it goes: clips and seconds of footage dealt with, CPU seconds by part."""
-
-    step: str
-    rows: int = 0
-    video_s: float = 0.0
-    share: float = 0.0
-    """bytes of source fully dealt with"""
-    cpu_s: dict[str, float] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-    """tracebacks of bugs of ours"""
-
-
-Report = Callable[[Done], None]
 Process = Callable[[Sequence[Row]], Iterator[Row]]
 
 
@@ -105,17 +92,19 @@ class ProbeStep:
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
-        media = _Media(self.plan, self.name, report)
+        media = MediaTasks(self.plan, self.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
                 if row["clip_id"] is not None:
                     yield row
                     continue
-                source = _source(row)
+                source = source_of(row)
                 try:
                     tasks = list(media.run("probe", source))
-                except _SourceFailed as failed:
+                except Stopped:
+                    continue
+                except SourceFailed as failed:
                     yield failed_row(self.plan, source, self.name, failed.error)
                     report(Done(self.name, 1, share=source.size_bytes))
                     continue
@@ -139,7 +128,7 @@ class AnalyseStep:
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
-        media = _Media(self.plan, self.name, report)
+        media = MediaTasks(self.plan, self.name, report, begins=True)
         rules = rules_of(self.plan.recipe)
         pooled = frozenset(c for ops in self.plan.recipe.pools.values() for op in ops.values() for c in op.writes)
 
@@ -147,31 +136,33 @@ class AnalyseStep:
             for row in rows:
                 if row["status"] == "failed":
                     yield row
-                elif row["clip_id"] is not None:
-                    yield self._again(row, rules, pooled, media)
-                else:
-                    yield from self._segment(task_from_json(row["_task"]), media, report)
+                    continue
+                with suppress(Stopped):  # an unfinished segment leaves no trace in the table
+                    if row["clip_id"] is not None:
+                        yield self._again(row, rules, pooled, media)
+                    else:
+                        yield from self._segment(task_from_json(row["_task"]), media, report)
 
         return process
 
-    def _segment(self, task: Task, media: "_Media", report: Report) -> Iterator[Row]:
+    def _segment(self, task: Task, media: MediaTasks, report: Report) -> Iterator[Row]:
         count = 0
         try:
             for row in media.run("analyse", task):
                 count += 1
                 report(Done(self.name, 1))
                 yield row
-        except _SourceFailed as failed:
+        except SourceFailed as failed:
             yield failed_row(self.plan, task.source, self.name, failed.error, task) | {"_segment_rows": count + 1}
         report(Done(self.name, share=task.source.size_bytes / task.segment.count))
 
-    def _again(self, row: Row, rules: dict[str, Rule], pooled: frozenset[str], media: "_Media") -> Row:
+    def _again(self, row: Row, rules: dict[str, Rule], pooled: frozenset[str], media: MediaTasks) -> Row:
         if not (pooled and still_standing(row, rules, pooled) and any(row[c] is None for c in pooled)):
             return row
         try:
             task = media.task_of(row)
             return row | {"_task": task_to_json(task), "_samples": media.one("sample", row, task)}
-        except _SourceFailed as failed:
+        except SourceFailed as failed:
             return _failed(row, self.name, failed.error)
 
 
@@ -231,7 +222,7 @@ class CutStep:
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
-        media = _Media(self.plan, self.name, report)
+        media = MediaTasks(self.plan, self.name, report)
         rules = rules_of(self.plan.recipe)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
@@ -243,7 +234,7 @@ class CutStep:
                         cut = media.one("cut", row, task, self.captioner.sampling)
                         row = row | cut.columns | {"_samples": cut.samples}
                         report(Done(self.name, 1, row["duration_s"] or 0.0))
-                    except _SourceFailed as failed:
+                    except SourceFailed as failed:
                         row = _failed(row, self.name, failed.error)
                 yield row
 
@@ -267,72 +258,20 @@ class FinishStep:
     def start(self, report: Report) -> Process:
         """Load the captioner."""
         write_captions = self.captioner.load()
-        rules = rules_text(rules_of(self.plan.recipe))
+        rules, out = rules_text(rules_of(self.plan.recipe)), Path(self.plan.out)
         clock = StepClock()
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             with clock.step("caption"):
-                finished = caption_rows(rows, write_captions, Path(self.plan.out))
+                finished = caption_rows(rows, write_captions, out)
             with clock.step("table"):
-                write_part(Path(self.plan.out), self.plan.writers, finished, rules)
+                write_patiently(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, finished, rules))
             footage_s = sum(r["duration_s"] or 0.0 for r in rows)
             report(Done(self.name, len(rows), footage_s, cpu_s=clock.take()))
             for row in finished:
                 yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
-
-
-class _SourceFailed(Exception):
-    """A media task ended without a result, for a reason that becomes a failed row."""
-
-    def __init__(self, error: MediaError):
-        self.error = error
-
-
-class _Media:
-    """Media tasks that report what they do; bugs of ours become failed rows that are told of."""
-
-    def __init__(self, plan: Plan, step: str, report: Report):
-        self._plan, self._report, self._step = plan, report, step
-        self._tasks = lru_cache(64)(self._probe_again)
-
-    def run(self, name: str, *arguments: object) -> Iterator[Any]:
-        begin = time.thread_time()
-        try:
-            yield from media_pool(self._plan).run(self._beat, self._spent, name, *arguments)
-        except MediaError as error:
-            raise _SourceFailed(error) from None
-        except InternalError as bug:
-            self._report(Done(self._step, problems=(str(bug),)))
-            raise _SourceFailed(MediaError(f"internal error: {str(bug).strip().splitlines()[-1]}")) from None
-        finally:
-            self._spent({"workers": time.thread_time() - begin})
-
-    def one(self, name: str, *arguments: object) -> Any:
-        return list(self.run(name, *arguments))[0]
-
-    def task_of(self, row: Row) -> Task:
-        """Probe the source of a clip that an earlier run analysed; it must still hold the same content."""
-        task = self._tasks(_source(row))
-        if task.source_id != row["source_id"]:
-            raise _SourceFailed(MediaError("the source has changed since it was analysed; curate it again"))
-        return task
-
-    def _probe_again(self, source: Source) -> Task:
-        task: Task = list(self.run("probe", source))[0]
-        return task
-
-    def _beat(self, seconds: float) -> None:
-        if seconds:
-            self._report(Done(self._step, video_s=seconds))
-
-    def _spent(self, cpu_s: dict[str, float]) -> None:
-        self._report(Done(self._step, cpu_s=cpu_s))
-
-
-def _source(row: Row) -> Source:
-    return Source(row["source_root"], row["source_path"], row["source_size_bytes"], row["source_mtime_ns"])
 
 
 def _facts(row: Row) -> SourceFacts:
@@ -348,7 +287,7 @@ def _scores(score: Scorer, inputs: list[ClipInput], step: str, report: Report) -
     except Exception as bug:  # a bug of ours, told of by its traceback; the run goes on
         if len(inputs) > 1:
             return [result for one in inputs for result in _scores(score, [one], step, report)]
-        report(Done(step, problems=(traceback.format_exc(),)))
+        report(Done(step, problems=(without_secrets(traceback.format_exc()),)))
         return [MediaError(f"internal error: {type(bug).__name__}: {bug}")]
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.files import atomic_folder, atomic_path
+from curation.files import atomic_folder, atomic_path, make_folder
 from curation.judge import TRANSITION
 from curation.recipe import Rule
 from curation.schema import FINISH_COLUMNS, GOES_ON, PART_COLUMNS, part_schema, table_schema
@@ -97,7 +97,7 @@ def write_table(out: Path, table: pa.Table, rules: str) -> None:
 def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:
     """Write finished rows as a new part; it appears whole or not at all."""
     folder = parts_folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_part(folder, writers, rows, rules)
 
 
@@ -131,7 +131,10 @@ def fold(out: Path, writers: Iterable[str]) -> Unfinished:
         if row["_segments"] is None:
             updates.append(row)
         else:
-            sources[_source_key(row)][row["_segment"]].append(row)
+            segments = sources[_source_key(row)]
+            if segments and next(iter(segments.values()))[0]["_segments"] != row["_segments"]:
+                segments.clear()  # it could not be read any more: that is the last word on all of it
+            segments[row["_segment"]].append(row)
     finished: list[list[Row]] = []
     kept: list[Row] = []
     unfinished: dict[tuple[str, int, int], list[int]] = {}

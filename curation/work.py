@@ -4,6 +4,7 @@ import dataclasses
 import json
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from curation.errors import MediaError
 from curation.recipe import Recipe
@@ -28,6 +29,11 @@ class Plan:
     def writers(self) -> tuple[str, ...]:
         """Operators whose columns the table has."""
         return tuple(self.recipe.operators)
+
+    @property
+    def stop_file(self) -> Path:
+        """While it is there, nothing new is begun."""
+        return Path(self.out) / f".stop-{self.run}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,11 @@ def source_columns(source: Source) -> Row:
         "source_size_bytes": source.size_bytes,
         "source_mtime_ns": source.mtime_ns,
     }
+
+
+def source_of(row: Row) -> Source:
+    """Give the source that a row names."""
+    return Source(row["source_root"], row["source_path"], row["source_size_bytes"], row["source_mtime_ns"])
 
 
 def task_columns(task: Task) -> Row:
