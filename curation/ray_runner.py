@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_task_oom_retries", "8")  # Ray's own default is without end
         count = cpus or len(os.sched_getaffinity(0))
-        options |= {"num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
+        options |= {"address": "local", "num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
     try:
         with _quiet_stderr():
             ray.init(**options)
@@ -135,36 +136,16 @@ class RayRunner:
 
 
 def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
-    """Run the steps as one streaming graph; Ray must have been started."""
+    """Run the steps as one streaming graph; Ray must have been started.
+
+    Raises:
+        RunError: workers died more often than the limits say, or could not write the output.
+    """
     bookings = book_workers(plan, steps, ray.cluster_resources().get("CPU", 0.0))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
-    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
-    context.set_config(_FewAhead.ROWS, max(32, *(4 * step.batch * bookings[step.name].workers for step in steps)))
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     tally = ray.remote(_TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     total = _Total(tally)
-    deaths = plan.recipe.limits.worker_deaths
-    schema = work_schema(plan.writers)
-    dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))
-    for step in steps:
-        booking = bookings[step.name]
-        common = {"batch_size": step.batch, "batch_format": "pyarrow", "zero_copy_batch": True}
-        if step.holds_models:
-            pool = ray.data.ActorPoolStrategy(size=booking.workers)
-            arguments = (step, schema, tally)
-            common |= {"max_restarts": deaths, "max_task_retries": -1}
-            dataset = dataset.map_batches(
-                _Worker, fn_constructor_args=arguments, compute=pool, num_cpus=booking.cpus, **common
-            )
-        else:
-            tasks = ray.data.TaskPoolStrategy(size=booking.workers)
-            common |= {"max_retries": deaths}
-            named = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
-            dataset = dataset.map_batches(_do_step, fn_kwargs=named, compute=tasks, num_cpus=booking.cpus, **common)
+    dataset = _graph(plan, steps, rows, bookings, tally)
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
     watcher.start()
@@ -179,6 +160,36 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     final = total.read()
     display.show(final, final=True)
     return final
+
+
+def _graph(
+    plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
+) -> ray.data.Dataset:
+    """Chain the steps over the rows."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
+    context.set_config(_FewAhead.ROWS, [max(8, 2 * step.batch * bookings[step.name].workers) for step in steps])
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
+    schema, deaths = work_schema(plan.writers), plan.recipe.limits.worker_deaths
+    dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))
+    for step in steps:
+        booking = bookings[step.name]
+        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.batch, "batch_format": "pyarrow"}
+        with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
+            warnings.filterwarnings("ignore", message=".*ray_remote_args")
+            if step.holds_models:
+                pool = ray.data.ActorPoolStrategy(size=booking.workers)
+                usual |= {"compute": pool, "max_restarts": deaths, "max_task_retries": -1}
+                dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, schema, tally), **usual)
+            else:
+                tasks = ray.data.TaskPoolStrategy(size=booking.workers)
+                usual |= {"compute": tasks, "max_retries": deaths}
+                named = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
+                dataset = dataset.map_batches(_do_step, fn_kwargs=named, **usual)
+    return dataset
 
 
 def _cause(error: RayError) -> Exception:
@@ -212,17 +223,24 @@ def _blocks(table: pa.Table) -> list[pa.Table]:
 
 
 class _FewAhead(BackpressurePolicy):
-    """Lets no step run further ahead of the next than some rows, so that what is begun is soon finished.
+    """Lets no step run further ahead of the next than keeps that one busy, so that what is begun is soon finished.
 
     Ray Data counts bytes only, and our rows are small: it would probe and analyse all sources of a long run
     before the first clip is finished, and a kill would cost all of that work.
     """
 
-    ROWS = "selects.rows_ahead"
+    ROWS = "selects.rows_waiting"
+    """most rows that wait for each step, in order; every row is a block"""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        rows = self._data_context.get_config(self.ROWS)
+        self._most = dict(zip(list(self._topology)[-len(rows) :], rows, strict=True))
 
     def can_add_input(self, op: Any) -> bool:
-        most = self._data_context.get_config(self.ROWS)
-        return all(self._topology[after].total_enqueued_input_blocks() < most for after in op.output_dependencies)
+        return all(
+            self._topology[after].total_enqueued_input_blocks() < self._most[after] for after in op.output_dependencies
+        )
 
 
 class _Total:

@@ -1,6 +1,7 @@
 """The media process: it may die, hang or swell, and every result comes once."""
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -270,6 +272,39 @@ def test_a_new_run_ends_the_processes_of_the_one_before(tmp_path, source):
     assert media_pool(other) is not one
     assert not Path(f"/proc/{child}").exists()
     close_media()
+
+
+def test_a_hanging_child_ends_with_a_parent_that_is_killed(tmp_path, source):
+    code = (
+        "import pickle, sys, time; from curation.isolate import MediaProcess\n"
+        "plan, source = pickle.load(sys.stdin.buffer)\n"
+        "process = MediaProcess(plan); list(process.run(lambda s: None, 'probe', source))\n"
+        "print(process._process.pid, flush=True); time.sleep(100)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    parent.stdin.write(pickle.dumps((plan_of(tmp_path), source)))
+    parent.stdin.close()
+    child = psutil.Process(int(parent.stdout.readline()))
+    child.suspend()
+    parent.kill()
+    parent.wait()
+    child.wait(10)
+
+
+def test_a_child_that_others_kill_has_more_tries(process_of, source, monkeypatch):
+    process, started = process_of(tries=1, kills=3), []
+    start = process._start
+
+    def doomed() -> Connection:
+        connection = start()
+        started.append(pid_of(process))
+        os.kill(started[-1], signal.SIGKILL)
+        return connection
+
+    monkeypatch.setattr(process, "_start", doomed)
+    with pytest.raises(MediaError, match=r"killed, as the system does when memory runs out \(3 tries\)"):
+        list(process.run(silent, "probe", source))
+    assert len(set(started)) == 3
 
 
 def test_a_child_ends_with_its_parent(process_of, source):

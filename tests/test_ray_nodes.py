@@ -33,8 +33,9 @@ def kill_one() -> None:
 
 threading.Thread(target=kill_one, daemon=True).start()
 code = run_pipeline.main(["curate", footage, "--output", out, "--ray-address", cluster.address])
-print("nodes left", len(cluster.list_all_nodes()), flush=True)
-sys.exit(code)
+print("exit", code, "nodes left", len(cluster.list_all_nodes()), flush=True)
+cluster.shutdown()
+os._exit(0)  # Ray's own way out of a cluster that lost a node is exit 1
 """
 
 
@@ -50,7 +51,6 @@ def test_a_node_that_dies_costs_nothing_but_time(demo_footage: Path, tmp_path: P
         env=environment,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     assert "killed a node" in done.stdout, "the run was over before"
-    assert "nodes left 2" in done.stdout
+    assert "exit 0 nodes left 2" in done.stdout, done.stderr[-3000:]
     assert_same_output(tmp_path / "undisturbed", out)

@@ -1,11 +1,15 @@
 """Fitting the steps to a machine, and running many pools on two CPUs."""
 
 import shutil
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from PIL import Image
 from runs import assert_same_output, rows_of
 
 from captioners import CAPTIONERS
@@ -16,6 +20,7 @@ from curation.recipe import Recipe, Tables, Workers, resolve
 from curation.runners import InlineRunner
 from curation.sources import find_sources
 from curation.steps import steps_of
+from curation.types import ClipInput, Scorer, Scores
 from curation.work import Plan
 from operators import OPERATORS
 from operators.brightness import Brightness
@@ -101,3 +106,62 @@ def test_five_pools_run_on_two_cpus(demo_footage: Path, tmp_path: Path, ray_here
     assert_same_output(tmp_path / "ray", tmp_path / "inline")
     statuses = [row["status"] for row in rows_of(tmp_path / "ray").values()]
     assert sorted(statuses) == ["accepted"] * 4 + ["failed"] + ["rejected"] * 2
+
+
+@dataclass(frozen=True)
+class Ahead(Brightness):
+    """Marks every clip that was analysed."""
+
+    marks: str = ""
+
+    def load(self) -> Scorer:
+        usual = super().load()
+
+        def score(clips: Sequence[ClipInput]) -> list[Scores]:
+            with open(self.marks, "ab") as file:
+                file.write(b".")
+            return usual(clips)
+
+        return score
+
+
+@dataclass(frozen=True)
+class Behind(Sharpness):
+    """Notes how many clips are analysed when the first ones are scored, and is slow."""
+
+    pool: ClassVar[str | None] = "slow"
+    marks: str = ""
+
+    def load(self) -> Scorer:
+        usual = super().load()
+
+        def score(clips: Sequence[ClipInput]) -> list[Scores]:
+            time.sleep(0.5)
+            return usual(clips)
+
+        return score
+
+
+def test_no_step_runs_far_ahead_of_the_next(tmp_path: Path, ray_here: None) -> None:
+    """A kill must not cost hours of analysis whose clips all wait for a slow model."""
+    sources = tmp_path / "in"
+    sources.mkdir()
+    for number in range(160):
+        Image.new("RGB", (64, 48), (number, 90, 160)).save(sources / f"{number:03d}.png")
+    marks = tmp_path / "analysed"
+    tables = Tables(OPERATORS | {"brightness": Ahead, "sharpness": Behind}, CAPTIONERS)
+    operators = {"brightness": {"marks": str(marks)}, "sharpness": True}
+    recipe, captioner = resolve({"operators": operators, "cut": {"mode": "none"}}, tables)
+    analysed_at_first_part: list[int] = []
+
+    def watch() -> None:
+        while not list((tmp_path / "out" / "_parts").glob("[!.]*.parquet")):
+            time.sleep(0.02)
+        analysed_at_first_part.append(marks.stat().st_size)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    curate(find_sources([str(sources)]), tmp_path / "out", recipe, captioner, RayRunner())
+    watcher.join()
+    assert len(rows_of(tmp_path / "out")) == 160
+    assert analysed_at_first_part[0] < 80

@@ -237,6 +237,18 @@ def test_images_and_lost_sources_are_sources_of_one_row(tmp_path):
     ]
 
 
+def test_a_source_that_cannot_be_read_any_more_is_told_of_though_a_part_of_it_was_done(tmp_path):
+    """Killed in the middle of a film, which is then out of reach: it must not stay without a row for ever."""
+    put(tmp_path, two_segments()[0])
+    fold(tmp_path, WRITERS)
+    assert len(parts(tmp_path)) == 1
+    alone = {"_segment": 0, "_segments": 1, "_segment_rows": 1, "_segment_frames": 0}
+    put(tmp_path, [row("gone", status="failed", error="probe: the file is gone", **alone)])
+    assert fold(tmp_path, WRITERS).segments == {}
+    assert [(r["clip_id"], r["status"]) for r in table(tmp_path)] == [("gone", "failed")]
+    assert not parts(tmp_path)
+
+
 def test_the_order_and_the_number_of_parts_are_irrelevant(tmp_path):
     rows = [r for s in ("a.mp4", "b.mp4") for group in two_segments(s) for r in group]
     put(tmp_path / "plain", rows)
