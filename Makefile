@@ -21,8 +21,8 @@ demo: $(READY)  ## draw footage, curate it, train on it, sample (about 5 minutes
 test: $(READY)  ## the quick tests
 	$(PY) -m pytest
 
-test-all: $(READY)  ## every test at full size
-	$(PY) -m pytest -m ''
+test-all: $(READY)  ## every test at full size: hours
+	SELECTS_KILLS=50 SELECTS_MUTANTS=500 SELECTS_SOAK_SOURCES=2000 $(PY) -m pytest -m ''
 
 check: $(READY)  ## style, docstrings, types, import rules
 	$(PY) -m ruff check .

@@ -153,6 +153,18 @@ def follow_rules(out: Path, recipe: Recipe) -> None:
         apply_rules(out, recipe)
 
 
+def forget_opened_folders(out: Path, recipe: Recipe) -> None:
+    """Drop the rows of folders that could not be read and now can: their files are sources of their own."""
+    named = read_table(out, recipe.operators, ["source_root", "source_path"])
+    folders = named.filter(pc.ends_with(named["source_path"], "/")).to_pylist()
+    places = {f["source_path"]: os.path.join(f["source_root"], f["source_path"]) for f in folders}
+    opened = sorted(path for path, place in places.items() if os.access(place, os.R_OK | os.X_OK))
+    if opened:
+        table = read_table(out, recipe.operators)
+        stays = pc.invert(pc.is_in(table["source_path"], pa.array(opened, pa.string())))
+        write_table(out, table.filter(stays), written_rules(out) or "")
+
+
 def plan_work(
     out: Path, recipe: Recipe, captioner: Captioner, sources: list[Source], left: Unfinished, retry_failed: bool
 ) -> Work:

@@ -16,7 +16,15 @@ import psutil
 from curation.errors import RunError, UserError
 from curation.export import export
 from curation.files import atomic_write
-from curation.output import apply_rules, follow_rules, held, plan_work, prepare_folder, write_recipe
+from curation.output import (
+    apply_rules,
+    follow_rules,
+    forget_opened_folders,
+    held,
+    plan_work,
+    prepare_folder,
+    write_recipe,
+)
 from curation.outside_text import printable, without_secrets
 from curation.progress import Display, Tally
 from curation.recipe import Recipe, recipe_values
@@ -63,6 +71,7 @@ def curate(
         write_recipe(out, recipe)
         left = fold(out, writers)
         follow_rules(out, recipe)
+        forget_opened_folders(out, recipe)
         work = plan_work(out, recipe, captioner, sources, left, retry_failed)
         drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
         rows = [unfinished_row(plan, row) for row in work.clips]

@@ -253,7 +253,11 @@ class FinishStep:
     captioner: Captioner
     name: str = "finish"
     batch: int = 8
-    holds_models: bool = False
+
+    @property
+    def holds_models(self) -> bool:
+        """A captioner that asks for a pool has workers of its own."""
+        return self.captioner.pool is not None
 
     def start(self, report: Report) -> Process:
         """Load the captioner."""

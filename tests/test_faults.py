@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import assert_same_output, rows_of
-from troubles import ODD_WIDTH_PX, Crashes, Deletes, Dies, Hangs, IsKilled, Swells, Touches
+from troubles import ODD_WIDTH_PX, Crashes, Deletes, Dies, Hangs, IsKilled, Mortal, Swells, Touches
 
 import run_pipeline
 from captioners import CAPTIONERS
@@ -126,6 +126,18 @@ def test_a_model_that_always_dies_ends_the_run_which_can_go_on(footage: Path, tm
         run(footage, tmp_path / "out", recipe, RayRunner())
     run(footage, tmp_path / "out", recipe, RayRunner())
     assert [r["status"] for r in rows_of(tmp_path / "out").values()] == ["accepted"] * 4
+
+
+def test_a_captioner_that_dies_loses_no_caption_and_mixes_none_up(
+    footage: Path, tmp_path: Path, ray_here: None
+) -> None:
+    tables = Tables(OPERATORS, CAPTIONERS | {"mortal": Mortal})
+    caption = {"captioner": "mortal", "settings": {"mark": str(tmp_path / "mark")}}
+    run(footage, tmp_path / "out", resolve({"caption": caption, "cut": {"mode": "none"}}, tables), RayRunner())
+    assert (tmp_path / "mark").exists()
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 4
+    assert all(row["caption"].startswith(f"{clip_id}: ") for clip_id, row in rows.items())
 
 
 # -- storage

@@ -143,6 +143,31 @@ def test_only_new_and_changed_sources_are_done(few: Path, tmp_path: Path) -> Non
     assert (out / clips_of(out, "phone.mp4")[0]["clip_path"]).stat().st_mtime_ns == untouched
 
 
+def test_a_folder_that_cannot_be_read_is_told_of_until_it_can(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    footage, out = tmp_path / "in", tmp_path / "out"
+    (footage / "closed").mkdir(parents=True)
+    shutil.copy2(few / "postcard.jpg", footage / "a.jpg")
+    shutil.copy2(few / "postcard.jpg", footage / "closed" / "b.jpg")
+    scandir = os.scandir
+
+    def refuse(place: str) -> object:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    with monkeypatch.context() as closed:  # rights do not hold for root, who may run this
+        closed.setattr(os, "scandir", refuse)
+        closed.setattr(os, "access", lambda *_: False)
+        curate(footage, out=out)
+    rows = {row["source_path"]: row for row in rows_of(out).values()}
+    assert rows.keys() == {"a.jpg", "closed/"}
+    assert rows["closed/"]["error"] == "probe: the folder cannot be read; grant access, or leave it out"
+    curate(footage, out=out)
+    assert {row["source_path"] for row in rows_of(out).values()} == {"a.jpg", "closed/b.jpg"}
+
+
 def test_an_output_inside_the_footage_is_no_footage(few: Path, tmp_path: Path) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from curation.types import ClipInput, Scorer, Scores
+from captioners.template import Describe, Template
+from curation.types import Caption, ClipInput, Frames, Row, Scorer, Scores
 from operators.brightness import Brightness
 
 ODD_WIDTH_PX = 98
@@ -99,3 +100,25 @@ class Deletes(Touches):
 
     def trouble(self) -> None:
         Path(self.path).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Mortal(Template):
+    """A captioner with a worker of its own, which dies once."""
+
+    pool: ClassVar[str | None] = "captions"
+    mark: str = ""
+
+    def load(self) -> Describe:
+        usual = super().load()
+
+        def write(clips: Sequence[tuple[Row, Frames | None]]) -> list[Caption]:
+            if not Path(self.mark).exists():
+                Path(self.mark).touch()
+                os._exit(1)
+            return [
+                Caption(f"{row['clip_id']}: {caption.text}", "mortal")
+                for (row, _), caption in zip(clips, usual(clips), strict=True)
+            ]
+
+        return write
