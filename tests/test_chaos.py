@@ -102,23 +102,20 @@ def kind_of(process: psutil.Process) -> str | None:
 
 
 def kill(driver: Driver, out: Path, chance: random.Random, kills: Counter) -> None:
-    """Kill something, of the kind that was killed least so far; count it."""
+    """Kill something of the kind that was killed least so far, if there is such a thing now; count it."""
     kinds = ["driver", "finishing", "child", "worker", "actor"]
     chance.shuffle(kinds)
-    for kind in sorted(kinds, key=lambda kind: kills[kind]):
-        if kind in ("driver", "finishing"):
-            if kind == "finishing" and not wait_until_finishing(out, driver):
-                continue
-            driver.family()
+    kind = min(kinds, key=lambda kind: kills[kind])
+    driver.family()
+    if kind in ("driver", "finishing"):
+        if kind == "driver" or wait_until_finishing(out, driver):
             driver.process.kill()
             driver.wait(30)
             kills[kind] += 1
-            return
-        if victims := driver.of_kind(kind):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                chance.choice(victims).kill()
-                kills[kind] += 1
-                return
+    elif victims := driver.of_kind(kind):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chance.choice(victims).kill()
+            kills[kind] += 1
 
 
 def wait_until_finishing(out: Path, driver: Driver) -> bool:
@@ -132,10 +129,10 @@ def wait_until_finishing(out: Path, driver: Driver) -> bool:
     return False
 
 
-def disturbed_runs(footage: Path, out: Path, runners: Iterator[str], chance: random.Random, kills: Counter) -> None:
-    """Run until the output is complete, with kills on the way."""
-    for runner in runners:
-        driver = Driver(footage, out, runner)
+def disturbed_runs(footage: Path, out: Path, chance: random.Random, kills: Counter) -> Iterator[Driver]:
+    """Run until the output is complete, with kills on the way; give the runs."""
+    while True:
+        driver = Driver(footage, out, chance.choice(("ray", "ray", "inline")))
         begin = time.monotonic()
         while driver.process.poll() is None:
             assert time.monotonic() - begin < LONGEST_RUN_S, driver.log.read_text()[-3000:]
@@ -143,7 +140,8 @@ def disturbed_runs(footage: Path, out: Path, runners: Iterator[str], chance: ran
                 kill(driver, out, chance, kills)
             else:
                 driver.wait(0.5)
-        driver.expect_no_orphans()
+        assert not living([p for p in driver.seen.values() if kind_of(p) == "child"], 15), "decoders outlived their run"
+        yield driver
         if driver.process.returncode == 0:
             return
         assert driver.process.returncode in (1, -signal.SIGKILL), driver.log.read_text()[-3000:]
@@ -151,13 +149,15 @@ def disturbed_runs(footage: Path, out: Path, runners: Iterator[str], chance: ran
 
 def test_kills_at_any_time_change_nothing(undisturbed: Path, footage: Path, tmp_path: Path) -> None:
     chance, kills, rounds = random.Random(20), Counter(), 0
+    drivers: list[Driver] = []
     while kills.total() < KILLS:
         rounds += 1
         out = tmp_path / f"out-{rounds}"
-        endless = iter(lambda: chance.choice(("ray", "ray", "inline")), "")
-        disturbed_runs(footage, out, endless, chance, kills)
+        drivers += disturbed_runs(footage, out, chance, kills)
         assert_same_output(undisturbed, out)
         assert_no_leftovers(out)
+    for driver in drivers:
+        driver.expect_no_orphans()
     assert kills.keys() == {"driver", "finishing", "child", "worker", "actor"} or KILLS < 20
     print(f"{kills.total()} kills in {rounds} outputs: {dict(kills)}")
 
