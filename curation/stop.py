@@ -66,4 +66,6 @@ def stoppable(plan: Plan, patience_s: float = PATIENCE_S) -> Iterator[Stop]:
 
 def _overdue(stop: Stop) -> None:
     stop.is_overdue = True
-    signal.raise_signal(signal.SIGINT)
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)  # to that thread: it may be waiting in a system call

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from curation.ray_runner import RayRunner
 from curation.recipe import Recipe, Tables, resolve
 from curation.runners import InlineRunner, Runner
 from curation.sources import find_sources
+from curation.stop import stoppable
 from curation.work import Plan
 from operators import OPERATORS
 from operators.brightness import Brightness
@@ -304,6 +306,33 @@ def test_the_second_run_on_an_output_says_who_holds_it_and_a_dead_one_holds_noth
     finally:
         other.kill()
         other.wait()
+
+
+# -- stopping
+
+
+def test_what_is_begun_is_waited_for_but_not_for_ever(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plan = Plan(Recipe(), str(tmp_path), "this")
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stoppable(plan, patience_s=0.5) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        assert plan.stop_file.exists()
+        time.sleep(20)
+    assert stop.is_overdue
+    assert 0.4 < time.monotonic() - begin < 5
+    assert not plan.stop_file.exists()
+    assert "0.5 s at most" in capfd.readouterr().err
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_asking_twice_ends_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), stoppable(Plan(Recipe(), str(tmp_path), "this")) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
+    assert not stop.is_overdue
 
 
 # -- Ray
