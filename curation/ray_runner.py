@@ -145,13 +145,13 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     tally = ray.remote(_TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     total = _Total(tally)
-    dataset = _graph(plan, steps, rows, bookings, tally)
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
     watcher.start()
     try:
-        for _ in dataset.iter_internal_ref_bundles():
-            pass
+        with ray.data.DataContext.current(_context(steps, bookings)):
+            for _ in _graph(plan, steps, rows, bookings, tally).iter_internal_ref_bundles():
+                pass
     except RayError as error:
         raise _cause(error) from error
     finally:
@@ -162,16 +162,21 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     return final
 
 
-def _graph(
-    plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
-) -> ray.data.Dataset:
-    """Chain the steps over the rows."""
-    context = ray.data.DataContext.get_current()
+def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataContext:
+    """Give the settings of this graph alone: other graphs of the process keep their own."""
+    context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
     context.set_config(_FewAhead.ROWS, [max(8, 2 * step.batch * bookings[step.name].workers) for step in steps])
+    return context
+
+
+def _graph(
+    plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
+) -> ray.data.Dataset:
+    """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     schema, deaths = work_schema(plan.writers), plan.recipe.limits.worker_deaths
     dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import ray
 from PIL import Image
 from runs import assert_same_output, rows_of
 
@@ -165,3 +166,16 @@ def test_no_step_runs_far_ahead_of_the_next(tmp_path: Path, ray_here: None) -> N
     watcher.join()
     assert len(rows_of(tmp_path / "out")) == 160
     assert analysed_at_first_part[0] < 80
+
+
+def test_other_graphs_of_the_process_keep_their_settings(tmp_path: Path, ray_here: None) -> None:
+    before = ray.data.DataContext.get_current()
+    block_bytes, progress = before.target_max_block_size, before.enable_progress_bars
+    Image.new("RGB", (64, 48), (10, 90, 160)).save(tmp_path / "one.png")
+    recipe, captioner = resolve(
+        {"operators": {"brightness": True}, "cut": {"mode": "none"}}, Tables(OPERATORS, CAPTIONERS)
+    )
+    curate(find_sources([str(tmp_path / "one.png")]), tmp_path / "out", recipe, captioner, RayRunner())
+    after = ray.data.DataContext.get_current()
+    assert (after.target_max_block_size, after.enable_progress_bars) == (block_bytes, progress)
+    assert ray.data.range(3).count() == 3 and ray.data.range(3).map(lambda row: {"id": -row["id"]}).sum("id") == -3
