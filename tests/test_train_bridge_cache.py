@@ -71,6 +71,20 @@ def test_an_error_never_replaces_tensors_and_tensors_replace_an_error(tmp_path):
         assert key in CacheReader(cache) and key in contents(cache)
 
 
+def test_a_shard_written_late_by_a_killed_run_leaves_nothing_twice(tmp_path):
+    keys = [f"{i:032x}" for i in range(3)]
+    with hold_cache(tmp_path):
+        write_shard(tmp_path, [entry(key) for key in keys])
+        fold(tmp_path)
+        write_shard(tmp_path, [entry(keys[1])])
+        fold(tmp_path)
+    assert contents(tmp_path).keys() == set(keys)
+    with hold_cache(tmp_path):
+        write_shard(tmp_path, [entry(keys[1], dtype="bfloat16")])
+        fold(tmp_path)
+    assert {row["key"]: row["dtype"] for row in read_index(tmp_path).to_pylist()}[keys[1]] == "bfloat16"
+
+
 def small_cache(folder: Path, count: int = 40, rows: int = 4) -> list[str]:
     keys = [f"{i * 7919:032x}" for i in range(count)]
     with hold_cache(folder):

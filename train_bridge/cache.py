@@ -143,7 +143,7 @@ def write_shard(cache: Path, encoded: Sequence[Encoded]) -> None:
 def read_index(cache: Path) -> pa.Table:
     """Read the index with the parts that are not folded yet: one row per key, sorted by key.
 
-    A later row of a key replaces an earlier one; an error never replaces tensors.
+    A later row of a key with another type of tensors replaces an earlier one; an error never replaces tensors.
     """
     return _newest(_read_rows(cache))
 
@@ -171,15 +171,21 @@ def _read_part(path: Path) -> pa.Table:
 
 
 def _newest(table: pa.Table) -> pa.Table:
-    order = pa.table({
-        "key": table["key"],
-        "whole": pc.is_null(table["error"]),
-        "age": pa.array(np.arange(len(table))),
-    })
-    places = pc.sort_indices(order, [("key", "ascending"), ("whole", "ascending"), ("age", "ascending")]).to_numpy()
-    keys = np.asarray(table["key"].to_numpy(zero_copy_only=False), dtype="S")[places]
-    last = np.append(keys[1:] != keys[:-1], True) if len(keys) else np.zeros(0, bool)
-    return table.take(pa.array(places[last])).combine_chunks()
+    """Give one row per key: of the last type written, the first row there was; of errors, the last.
+
+    A worker that outlives its killed run may write once more what the next run has written: that shard goes.
+    """
+    ages = np.arange(len(table))
+    types = (
+        table.select(["key", "dtype"]).append_column("whole", pc.is_null(table["error"])).append_column("age", [ages])
+    )
+    groups = types.group_by(["key", "dtype", "whole"]).aggregate([("age", "min"), ("age", "max")])
+    order = [("key", "ascending"), ("whole", "descending"), ("age_max", "descending")]
+    groups = groups.take(pc.sort_indices(groups, order))
+    keys = np.asarray(groups["key"].to_numpy(zero_copy_only=False), dtype="S")
+    begins = np.append(True, keys[1:] != keys[:-1]) if len(keys) else np.zeros(0, bool)
+    chosen = pc.if_else(groups["whole"], groups["age_min"], groups["age_max"]).combine_chunks()
+    return table.take(chosen.filter(pa.array(begins))).combine_chunks()
 
 
 def fold(cache: Path) -> pa.Table:
