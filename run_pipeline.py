@@ -3,29 +3,29 @@
 
 import argparse
 import dataclasses
-import glob
-import json
-import os
-import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
 
 from captioners import CAPTIONERS
 from captioners import PLANNED as PLANNED_CAPTIONERS
+from command_line import LONGEST_ERROR, parse, split_overrides
 from curation.errors import RunError, UserError
-from curation.export import FORMATS, INTERNAL_NAME, export
+from curation.export import INTERNAL_NAME, export
 from curation.output import check_same_recipe, known_sources, prepare_folder, recipe_file
 from curation.outside_text import printable, printable_lines, without_secrets
 from curation.pipeline import Outcome, curate, need_table, select
 from curation.recipe import Recipe, Tables, load_recipe, render_recipe, what_differs
+from curation.report.compare import write_comparison
+from curation.report.gather import gather
+from curation.report.terminal import score_lines, side_by_side
+from curation.report.write import PAGE_NAME, Budget, write_report
 from curation.runners import InlineRunner, Runner
 from curation.settings_file import read_yaml, render
 from curation.sources import find_sources
-from curation.summary import funnel
+from curation.summary import funnel, summarise
 from curation.types import Captioner
 from models.errors import ModelError
 from operators import OPERATORS, PLANNED
@@ -34,16 +34,13 @@ from train_bridge.config import TrainConfig, load_config
 TABLES = Tables(OPERATORS, CAPTIONERS, frozenset((*PLANNED, *PLANNED_CAPTIONERS)))
 TRAIN_EXTRA = {"torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard", "huggingface_hub"}
 CONFIGS = Path(__file__).resolve().parent / "configs"
-LONGEST_ERROR = 2000
-"""characters of an error on the terminal; names and values from outside may have any length"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give the exit code: 0 done, 2 a mistake in the request, 1 the run broke or was stopped."""
-    parsed = _parse(arguments)
+    parsed = parse(arguments, __doc__)
     try:
-        code: int = parsed.run(parsed)
-        return code
+        return COMMANDS[parsed.command](parsed)
     except (UserError, ModelError, RunError) as error:
         print(f"error: {printable(without_secrets(str(error)), LONGEST_ERROR)}", file=sys.stderr)
         return 1 if isinstance(error, RunError) else 2
@@ -59,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_curate(parsed: argparse.Namespace) -> int:
     """Curate sources into an output."""
-    files, overrides = _split_overrides(parsed.words)
+    files, overrides = split_overrides(parsed.words)
     if not files:
         raise UserError("curate needs at least one input: a file, folder, glob or list")
     out = Path(parsed.output)
@@ -86,27 +83,11 @@ def run_demo(parsed: argparse.Namespace) -> int:
     outcome = curate(find_sources([str(footage)]), out / "curated", recipe, captioner, _runner(parsed))
     code = _tell(out / "curated", recipe, outcome)
     if code == 0 and not parsed.no_train:
-        _train_demo(out, parsed)
+        from train_bridge.demo import train_demo  # training libraries take seconds to import
+
+        for path in train_demo(out / "curated", CONFIGS, out, parsed.runner, parsed.ray_address):
+            print(f"sample    {_shown(path)}   (and .png, .json)")
     return code
-
-
-def _train_demo(out: Path, parsed: argparse.Namespace) -> None:
-    """Train tiny models on what the demo curated, and sample from them."""
-    from train_bridge.run import train
-    from train_bridge.sample import SampleRequest, sample
-
-    data = {"data.metadata": str(out / "curated")}
-    print("\ntraining a tiny video VAE (3 minutes or so; Ctrl-C is safe, the same command goes on) …", flush=True)
-    config = load_config(CONFIGS / "train_vae_tiny.yaml", ["train.steps=900"], data)
-    train(config, out / "vae", parsed.runner, parsed.ray_address)
-    print("\ntraining a tiny transformer on its latents (a minute or so) …", flush=True)
-    config = load_config(CONFIGS / "train_tiny.yaml", [f"model.vae={out / 'vae'}", "train.steps=900"], data)
-    model = train(config, out / "video", parsed.runner, parsed.ray_address)
-    captions = [row["text"] for row in json.loads((out / "curated" / INTERNAL_NAME).read_text(encoding="utf-8"))]
-    prompts = tuple(sorted(set(captions))[:2])
-    print("\nsampling …", flush=True)
-    for path in sample(SampleRequest(model, prompts, out / "samples", steps=25, guidance=2.0)):
-        print(f"sample    {_shown(path)}   (and .png, .json)")
 
 
 def run_select(parsed: argparse.Namespace) -> int:
@@ -153,6 +134,24 @@ def run_export(parsed: argparse.Namespace) -> int:
         "images": result.not_videos,
     }
     print("".join(f", left out {count} {what}" for what, count in left_out.items() if count))
+    return 0
+
+
+def run_report(parsed: argparse.Namespace) -> int:
+    """Write the page that shows an output, or two side by side; print its numbers."""
+    outs = [Path(name) for name in (parsed.output, parsed.other) if name]
+    for out in outs:
+        need_table(out)
+    first, *others = [(out, load_recipe(recipe_file(out), [], TABLES)[0]) for out in outs]
+    budget = Budget(pictures_mb=parsed.pictures_mb)
+    if not others:
+        print(f"{funnel(summarise(first[0], tuple(first[1].operators)))}\n\n{score_lines(gather(*first))}\n")
+        page = write_report(*first, budget, parsed.page and Path(parsed.page))
+    else:
+        page = Path(parsed.page) if parsed.page else first[0] / f"compare-{others[0][0].resolve().name}.html"
+        print(f"A  {_shown(first[0])}\nB  {_shown(others[0][0])}\n{side_by_side(gather(*first), gather(*others[0]))}\n")
+        write_comparison(first, others[0], page, budget)
+    print(f"report    {_shown(page)}")
     return 0
 
 
@@ -220,13 +219,6 @@ def _train_config(parsed: argparse.Namespace) -> TrainConfig:
     return load_config(Path(parsed.config), parsed.words, values)
 
 
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT, such as 672x384")
-    return int(match[1]), int(match[2])
-
-
 def _recipe_for(out: Path, config: str | None, overrides: list[str]) -> tuple[Recipe, Captioner]:
     """Give the recipe of a run: the output's own, which an explicit one must agree with."""
     own = recipe_file(out)
@@ -256,7 +248,7 @@ def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
     if recipe.cut.mode != "none":
         print(f"clips     {_shown(out / 'train')}")
         print(f"metadata  {_shown(out / INTERNAL_NAME)}")
-    print(f"previews  {_shown(out / 'previews')}\nrun       {_shown(out / 'run.json')}   ({outcome.wall_s:.1f} s)")
+    print(f"report    {_shown(out / PAGE_NAME)}\nrun       {_shown(out / 'run.json')}   ({outcome.wall_s:.1f} s)")
     if outcome.tally.problems:
         first = printable_lines(without_secrets(outcome.tally.problems[0]))
         print(f"error: {len(outcome.tally.problems)} internal errors; the first:\n{first}", file=sys.stderr)
@@ -271,106 +263,17 @@ def _shown(path: Path) -> str:
     return printable(str(path))
 
 
-def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell inputs from `key=value`: a word with `=` that names no file is an override."""
-    overrides = [w for w in words if re.match(r"[A-Za-z_][\w.]*=", w) and not os.path.exists(w) and not glob.glob(w)]
-    return [w for w in words if w not in overrides], overrides
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; inputs and `key=value` may stand before and after options."""
-    parser = _parser()
-    parsed, rest = parser.parse_known_args(arguments)
-    words = getattr(parsed, "words", None)
-    if words is None or any(word.startswith("-") for word in rest):
-        if rest:
-            parser.error(f"unknown argument: {' '.join(rest)}")
-    else:
-        words += rest
-    return parsed
-
-
-class _OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other mistake is told."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit 2 with the message."""
-        self.exit(2, f"error: {printable(without_secrets(message), LONGEST_ERROR)}; see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="run_pipeline.py", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    demo = commands.add_parser("demo", help="draw footage with known truth, curate it, train on it, sample")
-    demo.add_argument("--output", default="demo_output", help="folder for footage and results")
-    demo.add_argument("--no-train", action="store_true", help="stop after curation")
-    _add_runner(demo)
-    demo.set_defaults(run=run_demo)
-
-    curating = commands.add_parser("curate", help="turn videos and images into training data")
-    curating.add_argument("words", nargs="+", metavar="INPUT", help="file, folder, glob or list; and key=value")
-    curating.add_argument("--output", required=True, metavar="DIR")
-    curating.add_argument("--config", metavar="FILE", help="recipe; default configs/default.yaml, or the output's own")
-    curating.add_argument("--retry-failed", action="store_true", help="try failed sources again, too")
-    _add_runner(curating)
-    curating.set_defaults(run=run_curate)
-
-    selecting = commands.add_parser("select", help="judge an output by other rules, without decoding")
-    selecting.add_argument("output", metavar="DIR")
-    selecting.add_argument("words", nargs="*", metavar="rules.COLUMN.min=VALUE")
-    selecting.add_argument("--config", metavar="FILE", help="recipe whose rules are taken")
-    selecting.set_defaults(run=run_select)
-
-    exporting = commands.add_parser("export", help="write metadata for trainers")
-    exporting.add_argument("output", metavar="DIR")
-    exporting.add_argument("--format", choices=FORMATS, default="internal")
-    exporting.add_argument("--absolute", action="store_true", help="absolute instead of relative paths")
-    exporting.set_defaults(run=run_export)
-
-    showing = commands.add_parser("recipe", help="print a resolved recipe or training config with every key's meaning")
-    showing.add_argument("words", nargs="*", metavar="[FILE] [key=value]")
-    showing.set_defaults(run=run_recipe)
-
-    for name, run, meaning in (
-        ("plan", run_plan, "say what a training run would do: rows, buckets, memory, time"),
-        ("train", run_train, "train a VAE, a transformer or a LoRA on curated clips; the same command goes on"),
-    ):
-        training = commands.add_parser(name, help=meaning)
-        training.add_argument("config", metavar="CONFIG", help="training config, such as configs/train_tiny.yaml")
-        training.add_argument("words", nargs="*", metavar="key=value")
-        training.add_argument("--data", metavar="PATH", help="an output of curate, or metadata; data.metadata")
-        training.add_argument("--where", metavar="EXPR", help="rows kept: 'aesthetic > 5 and motion < 3'; data.where")
-        training.add_argument("--weight", metavar="EXPR", help="factor on a row's loss; data.weight")
-        if name == "train":
-            training.add_argument("--output", required=True, metavar="RUN")
-            _add_runner(training)
-        training.set_defaults(run=run)
-
-    sampling = commands.add_parser("sample", help="sample videos from prompts")
-    sampling.add_argument("model", metavar="MODEL", help="a training run, or a pipeline folder in diffusers layout")
-    sampling.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
-    sampling.add_argument("--prompts", metavar="FILE", help="one prompt a line")
-    sampling.add_argument("--output", required=True, metavar="DIR|FILE.mp4")
-    sampling.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
-    sampling.add_argument("--seed", type=int, default=0)
-    sampling.add_argument("--size", type=_size, metavar="WxH", help="default: what the model was trained for")
-    sampling.add_argument("--frames", type=int, metavar="N", help="4n+1")
-    sampling.add_argument("--fps", type=float)
-    sampling.add_argument("--steps", type=int, default=50)
-    sampling.add_argument("--guidance", type=float, default=6.0, help="1 or less: none")
-    sampling.add_argument("--sampler", metavar="NAME", help="default: the first that fits the weights")
-    sampling.add_argument("--lora", action="append", default=[], metavar="PATH[:SCALE]")
-    sampling.add_argument("--threads", type=int, default=1, help="CPU threads; more pay for large models only")
-    sampling.set_defaults(run=run_sample)
-    return parser
-
-
-def _add_runner(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runner", choices=("ray", "inline"), default="ray", help="inline: a plain loop without Ray")
-    parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="run on this Ray cluster instead of this machine alone"
-    )
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": run_demo,
+    "curate": run_curate,
+    "select": run_select,
+    "export": run_export,
+    "report": run_report,
+    "recipe": run_recipe,
+    "plan": run_plan,
+    "train": run_train,
+    "sample": run_sample,
+}
 
 
 def tell_bug(kind: type[BaseException], bug: BaseException, trace: TracebackType | None) -> None:

@@ -28,6 +28,7 @@ from curation.output import (
 from curation.outside_text import printable, without_secrets
 from curation.progress import Display, Tally
 from curation.recipe import Recipe, recipe_values
+from curation.report.write import is_stale, write_report
 from curation.retire import settle_files
 from curation.runners import Runner
 from curation.steps import Step, source_row, steps_of, unfinished_row
@@ -95,6 +96,8 @@ def curate(
         outcome = Outcome(summarise(out, writers), tally, wall_s, len(work.sources), len(work.clips), is_complete)
         if rows:
             _write_run(out, recipe, outcome)
+        if rows or is_stale(out):
+            write_report(out, recipe)
         return outcome
 
 
@@ -123,6 +126,7 @@ def select(out: Path, recipe: Recipe) -> Summary:
         apply_rules(out, recipe)
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False)
+        write_report(out, recipe)
     return summarise(out, tuple(recipe.operators))
 
 

@@ -1,0 +1,65 @@
+"""What the report knows of an output: its recipe, its rules, and every row with all scores ever measured."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from curation.judge import rules_of
+from curation.recipe import Recipe, Rule
+from curation.retire import restored
+from curation.schema import BY_NAME, FINISH_COLUMNS, STEP_WRITERS, Column
+from curation.table import read_table
+
+ALWAYS = ("start_s", "end_s", "duration_s", "width_px", "height_px", "short_side_px", "fps", "num_frames")
+HIDDEN = frozenset({"start_s", "end_s"})
+"""numbers that a card shows and no histogram is wanted of"""
+TEXTS = ("clip_id", "type", "kind", "status", "source_path", "error", "caption", "caption_status", "clip_path")
+NUMBERS = frozenset({"double", "int64", "int32"})
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """An output as the report sees it.
+
+    Attributes:
+        out: its folder.
+        recipe: what it follows.
+        rules: its rules in the order in which they are tried.
+        stages: columns that pools of operators write, in the order of the pools: what an earlier rule
+            rejects is not measured by a later pool.
+        table: (N rows) the columns of `numbers`, TEXTS and `reasons`; scores and captions that changed
+            rules set aside are back in their places.
+        numbers: columns with a number for each row.
+    """
+
+    out: Path
+    recipe: Recipe
+    rules: dict[str, Rule]
+    stages: list[list[str]]
+    table: pa.Table
+    numbers: list[Column]
+
+
+def gather(out: Path, recipe: Recipe) -> Gathered:
+    """Read what the report shows of an output; no media is opened."""
+    rules = rules_of(recipe)
+    stages = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
+    numbers = _numbers(recipe, rules)
+    names = list(dict.fromkeys([*(c.name for c in numbers), *TEXTS, "reasons"]))
+    table = read_table(out, recipe.operators, names)
+    aside = [*(c for stage in stages for c in stage if c in names), *(c for c in FINISH_COLUMNS if c in names)]
+    return Gathered(out, recipe, rules, stages, restored(out, table, aside), numbers)
+
+
+def _numbers(recipe: Recipe, rules: Iterable[str]) -> list[Column]:
+    """Give the columns of numbers that a person may want to see or to judge by, those under rules first."""
+    measured = [c for name in recipe.operators for c in BY_NAME.values() if c.writer == name]
+    wanted = [*(BY_NAME[name] for name in rules), *measured, *(BY_NAME[name] for name in ALWAYS)]
+    return list({c.name: c for c in wanted if str(c.dtype) in NUMBERS}.values())
+
+
+def is_judgeable(column: Column) -> bool:
+    """Tell whether a rule may stand on a column."""
+    return column.writer not in (STEP_WRITERS & {"table", "cut"})

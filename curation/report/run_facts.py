@@ -1,0 +1,75 @@
+"""The run in words and numbers: when, where, how long, and which step cost most."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step cost: CPU seconds, and its share of all steps, 0..1."""
+
+    name: str
+    cpu_s: float
+    share: float
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The last run that did something, for the page; empty where there is no `run.json`."""
+
+    finished: str = ""
+    wall_s: float = 0.0
+    command: str = ""
+    machine: tuple[tuple[str, str], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    steps: tuple[StepCost, ...] = ()
+    bottleneck: str = ""
+    problems: int = 0
+    is_complete: bool = True
+
+
+def read_run(out: Path) -> RunFacts:
+    """Read `run.json`; what cannot be read is left out."""
+    try:
+        run: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return RunFacts()
+    cpu_s = {name: seconds for name, seconds in run.get("cpu_s", {}).items() if seconds > 0}
+    total = sum(cpu_s.values()) or 1.0
+    steps = tuple(StepCost(n, s, s / total) for n, s in sorted(cpu_s.items(), key=lambda item: -item[1]))
+    machine = run.get("machine", {})
+    return RunFacts(
+        finished=run.get("finished", ""),
+        wall_s=run.get("wall_s", 0.0),
+        command=" ".join(shlex.quote(word) for word in run.get("command", ())),
+        machine=tuple((name.replace("_", " "), str(value)) for name, value in machine.items()),
+        versions=tuple((name, str(value)) for name, value in run.get("versions", {}).items()),
+        steps=steps,
+        bottleneck=in_words(steps, run.get("wall_s", 0.0), machine.get("cpus"), _footage_s(run)),
+        problems=len(run.get("problems", ())),
+        is_complete=run.get("is_complete", True),
+    )
+
+
+def in_words(steps: tuple[StepCost, ...], wall_s: float, cpus: int | None, footage_s: float) -> str:
+    """Say what the time went into."""
+    if not steps:
+        return "No step of the last run reported its time."
+    total = sum(step.cpu_s for step in steps)
+    first = steps[0]
+    words = f"{first.name} cost most: {first.share:.0%} of {total:.0f} CPU-seconds"
+    if len(steps) > 1:
+        words += f", before {steps[1].name} with {steps[1].share:.0%}"
+    if footage_s:
+        words += f"; all steps together took {total / footage_s:.2f} CPU-seconds for a second of footage"
+    busy = total / (wall_s * cpus) if wall_s and cpus else 1.0
+    if busy < 0.6:
+        words += f". The machine's {cpus} CPUs were busy {busy:.0%} of the {wall_s:.0f} s: starting up, or waiting"
+    return words + "."
+
+
+def _footage_s(run: dict[str, Any]) -> float:
+    return max(run.get("footage_s", {}).values(), default=0.0)

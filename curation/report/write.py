@@ -1,0 +1,211 @@
+"""The page: facts and packed columns of one output, put into the template together with its scripts."""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.compute as pc
+from markupsafe import Markup
+
+from curation.files import atomic_write
+from curation.outside_text import printable, printable_lines, without_secrets
+from curation.recipe import Recipe, render_recipe
+from curation.report.gather import HIDDEN, Gathered, gather, is_judgeable
+from curation.report.pack import pack_codes, pack_ids, pack_numbers, pack_texts
+from curation.report.phrases import MOST_CAPTIONS, frequent_phrases
+from curation.report.pictures import embedded
+from curation.report.run_facts import read_run
+from curation.table import clips_folder
+
+PAGE_NAME = "report.html"
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("unpack", "verdicts", "charts", "cards", "galleries", "captions", "report")
+MOST_FAILURES = 200
+DICTIONARIES = ("type", "kind", "status", "caption_status", "source_path")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of what is not numbers goes into a page; the numbers are always whole."""
+
+    pictures_mb: float = 25.0
+    texts_mb: float = 50.0
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An output for a page: facts as plain values, and texts of base64 by element id."""
+
+    facts: dict[str, Any]
+    blobs: dict[str, str]
+
+
+def write_report(out: Path, recipe: Recipe, budget: Budget = Budget(), path: Path | None = None) -> Path:  # noqa: B008 - frozen
+    """Write `report.html` of an output; its table must be folded. No media is opened.
+
+    Args:
+        out: the output.
+        recipe: its recipe.
+        budget: for pictures and texts.
+        path: the page; null: `report.html` in the output. Elsewhere it has no folder of pictures beside it.
+
+    Returns:
+        The page's path.
+    """
+    packed = pack_output(gather(out, recipe), budget)
+    page = render("report.html.j2", SCRIPTS, {"output": packed}, title=out.resolve().name, facts=packed.facts)
+    path = path or out / PAGE_NAME
+    atomic_write(path, page)
+    return path
+
+
+def is_stale(out: Path) -> bool:
+    """Tell whether the table was written after its page, as when a run was killed between them."""
+    try:
+        return (out / PAGE_NAME).stat().st_mtime_ns < clips_folder(out).stat().st_mtime_ns
+    except FileNotFoundError:
+        return clips_folder(out).exists()
+
+
+def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> Packed:
+    """Turn an output into what its page reads; the pictures of the rows in `first` come before others."""
+    table, run = output.table, read_run(output.out)
+    blobs = {f"column-{c.name}": pack_numbers(table[c.name]) for c in output.numbers}
+    blobs["ids"] = pack_ids(table["clip_id"])
+    blobs["has_file"] = pack_numbers(pc.is_valid(table["clip_path"]).cast("int8"))
+    for name in DICTIONARIES:
+        words, blobs[f"codes-{name}"] = pack_codes(table[name])
+        blobs[f"words-{name}"] = pack_texts(words)
+    pictures = embedded(output, int(budget.pictures_mb * 1e6), first)
+    for row, jpegs in pictures.items():
+        blobs[f"pictures-{row}"] = " ".join(jpegs)
+    captions = table["caption"]
+    said = pc.drop_null(captions).slice(0, MOST_CAPTIONS).to_pylist()
+    chosen = _caption_rows(captions, list(pictures), int(budget.texts_mb * 1e6))
+    blobs["captions"] = pack_texts(captions.to_pylist() if chosen is None else captions.take(chosen).to_pylist())
+    failed = pc.indices_nonzero(pc.equal(table["status"], "failed").combine_chunks())
+    blobs["errors"] = pack_texts([
+        [i, e] for i, e in zip(failed.to_pylist(), table["error"].take(failed).to_pylist(), strict=True)
+    ])
+    facts = {
+        "name": output.out.resolve().name,
+        "out": str(output.out),
+        "base": "",
+        "rows": len(table),
+        "columns": [
+            {
+                "name": c.name,
+                "unit": c.unit,
+                "meaning": c.meaning,
+                "media": sorted(c.media),
+                "is_judgeable": is_judgeable(c),
+                "is_plotted": c.name not in HIDDEN,
+                "is_whole": str(c.dtype) != "double",
+            }
+            for c in output.numbers
+        ],
+        "rules": [{"column": n, "min": r.min, "max": r.max} for n, r in output.rules.items()],
+        "stages": output.stages,
+        "score_rejected": output.recipe.score_rejected,
+        "cuts_files": output.recipe.cut.mode != "none",
+        "caption_rows": None if chosen is None else [int(i) for i in chosen],
+        "phrases": frequent_phrases(said),
+        "phrases_of": len(said),
+        "pictured": list(pictures),
+        "duplicates": _duplicates(table),
+        "failures": _failures(table),
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "recipe": without_secrets(render_recipe(output.recipe)),
+        "run": asdict(run),
+    }
+    return Packed(facts, blobs)
+
+
+def render(template: str, scripts: tuple[str, ...], outputs: Mapping[str, Packed], **values: Any) -> str:
+    """Fill a template of `page/`; every script and style is named by its hash, so that nothing else may run."""
+    style = [(PAGE / name).read_text(encoding="utf-8") for name in ("vendor/uPlot.min.css", "style.css")]
+    script = [(PAGE / name).read_text(encoding="utf-8") for name in ("vendor/uPlot.iife.min.js",)]
+    script += [(PAGE / f"{name}.js").read_text(encoding="utf-8") for name in scripts]
+    policy = "; ".join((
+        "default-src 'none'",
+        f"script-src {' '.join(map(_hash, script))}",
+        f"style-src {' '.join(map(_hash, style))}",
+        "img-src data: 'self'",
+        "media-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ))
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            policy=policy,
+            styles=[Markup(text) for text in style],  # noqa: S704 - our own files
+            scripts=[Markup(text) for text in script],  # noqa: S704
+            outputs={
+                name: {"facts": in_script(packed.facts), "blobs": packed.blobs} for name, packed in outputs.items()
+            },
+            **values,
+        )
+    )
+
+
+def in_script(values: Any) -> Markup:
+    """Give plain values as JSON that cannot end the script element it stands in."""
+    text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(PAGE)
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+
+
+def _caption_rows(captions: Any, first: list[int], budget_bytes: int) -> list[int] | None:
+    """Give the rows whose captions fit, the pictured ones first; None: all of them."""
+    bytes_each = pc.fill_null(pc.binary_length(captions), 0).to_numpy()
+    if bytes_each.sum() <= budget_bytes:
+        return None
+    rest = range(0, len(bytes_each), max(1, round(bytes_each.sum() / budget_bytes)))
+    chosen = []
+    for row in dict.fromkeys([*first, *rest]):
+        budget_bytes -= int(bytes_each[row])
+        if budget_bytes < 0:
+            break
+        chosen.append(row)
+    return sorted(chosen)
+
+
+def _failures(table: Any) -> list[tuple[str, str]]:
+    """Give path and error of failed rows, the first of them."""
+    failed = table.filter(pc.equal(table["status"], "failed")).slice(0, MOST_FAILURES)
+    return [
+        (printable(path), printable_lines(error or ""))
+        for path, error in zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True)
+    ]
+
+
+def _duplicates(table: Any) -> list[tuple[int, int]]:
+    """Give (row, row that was kept instead of it) for clips rejected as `duplicate_of:<clip_id>`."""
+    reasons = table["reasons"].combine_chunks()
+    flat = reasons.flatten()
+    marks = pc.fill_null(pc.starts_with(flat, "duplicate_of:"), False)
+    if not pc.any(marks).as_py():
+        return []
+    parents = pc.list_parent_indices(reasons).filter(marks)
+    kept = pc.index_in(
+        pc.utf8_slice_codeunits(flat.filter(marks), len("duplicate_of:")), table["clip_id"].combine_chunks()
+    )
+    return [(row, other) for row, other in zip(parents.to_pylist(), kept.to_pylist(), strict=True) if other is not None]
