@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all check bench chromium clean
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -29,6 +29,9 @@ check: $(READY)  ## style, docstrings, types, import rules
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest tests/test_conventions.py
+
+chromium:  ## install Chromium, which the tests of the report drive (Debian, as root)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 bench: $(READY)  ## benchmarks: cuts, pans, order of training, reading the cache
 	$(PY) -m benchmarks.cuts

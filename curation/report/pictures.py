@@ -6,6 +6,8 @@ score, some of every reason, and the rest by chance, until a budget is spent.
 """
 
 import base64
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -17,43 +19,55 @@ import pyarrow.compute as pc
 from curation.previews import PREVIEW, preview_path
 from curation.report.gather import HIDDEN, Gathered
 
+ID_LETTERS = 36
+"""of a UUID, with which the name of a picture begins"""
 EACH = 12
 """clips from every list: either side of a threshold, either end of a score, each reason"""
 SEED = 0
 
 
-def embedded(output: Gathered, budget_bytes: int, first: Sequence[int] = ()) -> dict[int, list[str]]:
+def counts_of(output: Gathered) -> np.ndarray:
+    """Count the pictures that lie in `previews/` for each row: int64 (N,)."""
+    found: Counter[str] = Counter()
+    for folder in (output.out / "previews").glob("??"):
+        found.update(name[:ID_LETTERS] for name in os.listdir(folder) if name.endswith(".jpg"))
+    return np.fromiter((found[i] for i in output.table["clip_id"].to_pylist()), np.int64, len(output.table))
+
+
+def embedded(
+    output: Gathered, counts: np.ndarray, budget_bytes: int, first: Sequence[int] = ()
+) -> dict[int, list[str]]:
     """Give the pictures of a sample of clips.
 
     Args:
         output: whose rows.
+        counts: pictures there are of each row.
         budget_bytes: of base64 text, in all.
         first: rows that come before all others.
 
     Returns:
         By row: up to four JPEGs as base64, in the order of time.
     """
-    ids = output.table["clip_id"].to_pylist()
+    ids = output.table["clip_id"]
     found: dict[int, list[str]] = {}
     for row in dict.fromkeys(chain(first, in_order_of_interest(output))):
-        pictures = read_pictures(output.out, ids[row])
-        cost = sum(map(len, pictures))
-        if not cost:
+        if not counts[row]:
             continue
-        if cost > budget_bytes:
+        pictures = read_pictures(output.out, ids[row].as_py())
+        budget_bytes -= sum(map(len, pictures))
+        if budget_bytes < 0:
             break
-        budget_bytes -= cost
         found[row] = pictures
     return found
 
 
 def read_pictures(out: Path, clip_id: str) -> list[str]:
-    """Read the previews of a clip as base64; those that are gone are left out."""
+    """Read the previews of a clip as base64."""
     pictures = []
     for number in range(PREVIEW.count or 0):
         try:
             pictures.append(base64.b64encode(preview_path(out, clip_id, number).read_bytes()).decode("ascii"))
-        except OSError:  # never written (an image has one, a failed source none), or deleted to save room
+        except OSError:  # a short clip has fewer, an image one; or it was deleted this moment
             break
     return pictures
 

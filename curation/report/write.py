@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
@@ -20,7 +21,7 @@ from curation.recipe import Recipe, render_recipe
 from curation.report.gather import HIDDEN, Gathered, gather, is_judgeable
 from curation.report.pack import pack_codes, pack_ids, pack_numbers, pack_texts
 from curation.report.phrases import MOST_CAPTIONS, frequent_phrases
-from curation.report.pictures import embedded
+from curation.report.pictures import counts_of, embedded
 from curation.report.run_facts import read_run
 from curation.table import clips_folder
 
@@ -83,7 +84,9 @@ def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> 
     for name in DICTIONARIES:
         words, blobs[f"codes-{name}"] = pack_codes(table[name])
         blobs[f"words-{name}"] = pack_texts(words)
-    pictures = embedded(output, int(budget.pictures_mb * 1e6), first)
+    counts = counts_of(output)
+    blobs["pictures"] = pack_numbers(pa.chunked_array([pa.array(counts)]))
+    pictures = embedded(output, counts, int(budget.pictures_mb * 1e6), first)
     for row, jpegs in pictures.items():
         blobs[f"pictures-{row}"] = " ".join(jpegs)
     captions = table["caption"]

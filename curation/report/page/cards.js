@@ -48,9 +48,8 @@ class Cards {
 
   /** Find out whether the folder of pictures lies beside the page. @returns {Promise<void>} */
   async look() {
-    const { facts } = this.output;
-    const row = this.output.codes.status.findIndex((_, i) => wordOf(this.output, "status", i) !== "failed");
-    if (row < 0 || facts.rows === 0) return;
+    const row = this.output.pictures.findIndex((count) => count > 0);
+    if (row < 0) return;
     const image = new Image();
     await new Promise((settled) => {
       image.onload = image.onerror = settled;
@@ -65,17 +64,16 @@ class Cards {
     return `${this.output.facts.base}previews/${id.slice(0, 2)}/${id}-${number}.jpg`;
   }
 
-  /** Whether pictures of a clip can be shown. @param {number} row @returns {boolean} */
+  /** Whether all there is of a clip's pictures can be shown. @param {number} row @returns {boolean} */
   hasPictures(row) {
-    return this.isBeside || this.pictured.has(row);
+    return this.isBeside || this.pictured.has(row) || !this.output.pictures[row];
   }
 
   /** @param {number} row @returns {HTMLImageElement[]} */
   pictures(row) {
-    const failed = wordOf(this.output, "status", row) === "failed";
     const embedded = this.pictured.has(row) ? textOf(`${this.output.prefix}-pictures-${row}`).trim().split(" ") : [];
-    const count = wordOf(this.output, "type", row) === "image" ? 1 : 4;
-    const there = embedded.length ? embedded.map((text) => `data:image/jpeg;base64,${text}`) : this.isBeside && !failed ? Array.from({ length: count }, (_, i) => this.pictureAddress(row, i)) : [];
+    const count = this.isBeside ? this.output.pictures[row] : 0;
+    const there = embedded.length ? embedded.map((text) => `data:image/jpeg;base64,${text}`) : Array.from({ length: count }, (_, i) => this.pictureAddress(row, i));
     return there.map((address) => {
       const image = new Image();
       image.alt = "";
@@ -93,7 +91,7 @@ class Cards {
     card.dataset.row = String(row);
     const strip = part(card, ".strip");
     strip.append(...this.pictures(row));
-    if (!strip.childElementCount) strip.textContent = this.isBeside ? "no pictures" : "pictures are in previews/, not in this page";
+    if (!strip.childElementCount) strip.textContent = this.output.pictures[row] ? "pictures are in previews/, not in this page" : "no pictures";
     const status = verdicts.status[row];
     const word = status === ACCEPTED ? "accepted" : status === FAILED ? "failed" : "rejected";
     card.classList.add(word);

@@ -5,6 +5,7 @@
 /** @typedef {{title: string, rows: number[]}} Pane */
 
 const SHOWN = 12;
+const FAR = 1e15;
 
 /** The `count` rows for which a number is smallest; NaN is none. @param {number} rows @param {(row: number) => number} measure @param {number} count @returns {number[]} */
 function smallest(rows, measure, count) {
@@ -51,8 +52,11 @@ function panesOf(output, view, verdicts, original, canShow, found) {
       const bound = rule[side];
       if (bound === null) continue;
       const inward = (/** @type {number} */ row) => (side === "min" ? values[row] - bound : bound - values[row]);
-      panes.push({ title: `just inside ${side} ${shown(bound)}`, rows: pick((row) => (inward(row) >= 0 ? inward(row) : NaN)) });
-      panes.push({ title: `just outside ${side} ${shown(bound)}`, rows: pick((row) => (inward(row) < 0 ? -inward(row) : NaN)) });
+      const reason = verdicts.names.indexOf(`${name}:${side === "min" ? "low" : "high"}`);
+      // Clips that this threshold decides come before those that are rejected anyway.
+      const later = (/** @type {boolean} */ isDecided) => (isDecided ? 0 : FAR);
+      panes.push({ title: `just inside ${side} ${shown(bound)}`, rows: pick((row) => (inward(row) >= 0 ? inward(row) + later(status[row] === ACCEPTED) : NaN)) });
+      panes.push({ title: `just outside ${side} ${shown(bound)}`, rows: pick((row) => (inward(row) < 0 ? later(verdicts.only[row] === reason) - inward(row) : NaN)) });
     }
     return panes.length ? panes : [{ title: `${name} has no threshold`, rows: random((row) => values[row] === values[row]) }];
   }

@@ -31,6 +31,7 @@
  * @property {Record<string, string[]>} words
  * @property {Uint8Array} ids 16 bytes a row
  * @property {Float64Array} hasFile
+ * @property {Float64Array} pictures how many lie in previews/
  * @property {(string|null)[]} captions by row
  * @property {Map<number, string>} errors by row
  */
@@ -103,6 +104,7 @@ async function unpackOutput(prefix) {
     words,
     captions,
     ids: new Uint8Array(regrouped(await unzipped(`${prefix}-ids`), 1)),
+    pictures: new Float64Array(regrouped(await unzipped(`${prefix}-pictures`), 8)),
     hasFile: new Float64Array(regrouped(await unzipped(`${prefix}-has_file`), 8)),
     errors: new Map(await unpackTexts(`${prefix}-errors`)),
   };

@@ -14,6 +14,7 @@
  * @property {Float64Array} lost rows by first reason
  * @property {Float64Array} lostHours
  * @property {Float64Array} alone rows that nothing else measured rejects: without this reason they may come back
+ * @property {Int16Array} only the reason of a row that nothing else measured rejects; else -1
  * @property {number} accepted
  * @property {number} rejected
  * @property {number} failed
@@ -83,6 +84,7 @@ class Judge {
     const duration = numbersOf(output, "duration_s");
     const status = new Uint8Array(facts.rows);
     const first = new Int16Array(facts.rows).fill(-1);
+    const only = new Int16Array(facts.rows).fill(-1);
     const lost = new Float64Array(names.length);
     const lostHours = new Float64Array(names.length);
     const alone = new Float64Array(names.length);
@@ -133,7 +135,10 @@ class Judge {
       first[row] = reason;
       lost[reason]++;
       lostHours[reason] += length / 3600;
-      if (count - unknown === 1) alone[reason]++;
+      if (count - unknown === 1) {
+        alone[reason]++;
+        only[row] = reason;
+      }
     }
     return {
       status,
@@ -142,6 +147,7 @@ class Judge {
       lost,
       lostHours,
       alone,
+      only,
       accepted,
       rejected: facts.rows - accepted - failures,
       failed: failures,
