@@ -149,7 +149,9 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
     watcher.start()
     try:
-        with ray.data.DataContext.current(_context(steps, bookings)):
+        with ray.data.DataContext.current(_context(steps, bookings)), warnings.catch_warnings():
+            # Of few sources, which need fewer workers than there may be.
+            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
             for _ in _graph(plan, steps, rows, bookings, tally).iter_internal_ref_bundles():
                 pass
     except RayError as error:

@@ -77,6 +77,7 @@ def watched(browser: "Browser", may_lack_files: bool = False, **context: Any) ->
     inside = browser.new_context(viewport=context.pop("viewport", DESKTOP), **context)
     try:
         page = inside.new_page()
+        page.set_default_timeout(15_000)
         page.on("console", listen)
         page.on("pageerror", lambda error: troubles.append(f"page: {error}"))
         inside.on("request", see)
@@ -114,6 +115,8 @@ def settle(page: "Page") -> None:
 def type_bound(page: "Page", column: str, side: str, text: str) -> None:
     """Type a threshold into its field."""
     field = page.locator(f'figure[data-column="{column}"] .{side} input')
+    field.scroll_into_view_if_needed()
+    settle(page)
     field.fill(text)
     field.press("Enter")
     settle(page)

@@ -20,7 +20,7 @@ LEVEL = 4
 
 def pack_numbers(values: pa.ChunkedArray) -> str:
     """Pack numbers as float64, nulls as NaN."""
-    floats = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+    floats = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return _packed(np.asarray(floats, dtype="<f8"))
 
 

@@ -120,5 +120,5 @@ def _smallest(column: np.ndarray) -> np.ndarray:
 
 
 def _floats(values: pa.ChunkedArray) -> np.ndarray:
-    floats: np.ndarray = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+    floats: np.ndarray = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return floats

@@ -1,6 +1,7 @@
 """The run in words and numbers: when, where, how long, and which step cost most."""
 
 import json
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,26 +33,39 @@ class RunFacts:
 
 
 def read_run(out: Path) -> RunFacts:
-    """Read `run.json`; what cannot be read is left out."""
+    """Read `run.json`; one that is gone or damaged costs its facts, not the page."""
     try:
-        run: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return _facts(run)
+    except (OSError, ValueError, TypeError, AttributeError):  # a file from outside may hold anything
         return RunFacts()
-    cpu_s = {name: seconds for name, seconds in run.get("cpu_s", {}).items() if seconds > 0}
+
+
+def _facts(run: dict[str, Any]) -> RunFacts:
+    cpu_s = {str(name): _number(seconds) for name, seconds in run.get("cpu_s", {}).items()}
+    footage_s = max(map(_number, run.get("footage_s", {}).values()), default=0.0)
     total = sum(cpu_s.values()) or 1.0
-    steps = tuple(StepCost(n, s, s / total) for n, s in sorted(cpu_s.items(), key=lambda item: -item[1]))
-    machine = run.get("machine", {})
+    steps = tuple(StepCost(n, s, s / total) for n, s in sorted(cpu_s.items(), key=lambda item: -item[1]) if s > 0)
+    machine, wall_s = run.get("machine", {}), _number(run.get("wall_s", 0.0))
+    cpus = machine.get("cpus")
     return RunFacts(
-        finished=run.get("finished", ""),
-        wall_s=run.get("wall_s", 0.0),
+        finished=str(run.get("finished", "")),
+        wall_s=wall_s,
         command=" ".join(shlex.quote(word) for word in run.get("command", ())),
         machine=tuple((name.replace("_", " "), str(value)) for name, value in machine.items()),
         versions=tuple((name, str(value)) for name, value in run.get("versions", {}).items()),
         steps=steps,
-        bottleneck=in_words(steps, run.get("wall_s", 0.0), machine.get("cpus"), _footage_s(run)),
+        bottleneck=in_words(steps, wall_s, None if cpus is None else int(_number(cpus)), footage_s),
         problems=len(run.get("problems", ())),
-        is_complete=run.get("is_complete", True),
+        is_complete=bool(run.get("is_complete", True)),
     )
+
+
+def _number(value: Any) -> float:
+    """Give a finite number; raises ValueError or TypeError for anything else."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no number")
+    return float(value)
 
 
 def in_words(steps: tuple[StepCost, ...], wall_s: float, cpus: int | None, footage_s: float) -> str:
@@ -69,7 +83,3 @@ def in_words(steps: tuple[StepCost, ...], wall_s: float, cpus: int | None, foota
     if busy < 0.6:
         words += f". The machine's {cpus} CPUs were busy {busy:.0%} of the {wall_s:.0f} s: starting up, or waiting"
     return words + "."
-
-
-def _footage_s(run: dict[str, Any]) -> float:
-    return max(run.get("footage_s", {}).values(), default=0.0)

@@ -30,6 +30,8 @@ function placeInSource(output, row) {
   return start === start ? `${clock(start)} – ${clock(end)}` : (wordOf(output, "type", row) ?? "");
 }
 
+const MOST_MADE = 500;
+
 /** Shows clips of an output. */
 class Cards {
   /** @param {Output} output @param {Judge} judge */
@@ -38,6 +40,8 @@ class Cards {
     this.judge = judge;
     this.pictured = new Set(output.facts.pictured);
     this.isBeside = false;
+    /** @type {Map<number, HTMLImageElement[]>} pictures made, to be shown again while a threshold moves */
+    this.made = new Map();
     /** @type {Rule[]} */
     this.rules = output.facts.rules;
     this.dialog = /** @type {HTMLDialogElement} */ (document.getElementById("clip"));
@@ -56,6 +60,7 @@ class Cards {
       image.src = this.pictureAddress(row, 0);
     });
     this.isBeside = image.naturalWidth > 0;
+    this.made.clear();
   }
 
   /** @param {number} row @param {number} number @returns {string} */
@@ -84,13 +89,18 @@ class Cards {
     });
   }
 
-  /** @param {number} row @param {Verdicts} verdicts @param {string|null} marked column to show first @returns {HTMLElement} */
-  card(row, verdicts, marked) {
+  /** @param {number} row @param {Verdicts} verdicts @param {string|null} marked column to show first @param {Set<HTMLImageElement>} shownNow pictures in use on the page @returns {HTMLElement} */
+  card(row, verdicts, marked, shownNow = new Set()) {
     const { output } = this;
     const card = copyOf("card");
     card.dataset.row = String(row);
     const strip = part(card, ".strip");
-    strip.append(...this.pictures(row));
+    const made = this.made.get(row) ?? this.pictures(row);
+    if (this.made.size > MOST_MADE) this.made.clear();
+    // A clip that two panes show has pictures of its own in each.
+    this.made.set(row, made);
+    strip.append(...(made.some((image) => shownNow.has(image)) ? this.pictures(row) : made));
+    for (const image of made) shownNow.add(image);
     if (!strip.childElementCount) strip.textContent = this.output.pictures[row] ? "pictures are in previews/, not in this page" : "no pictures";
     const status = verdicts.status[row];
     const word = status === ACCEPTED ? "accepted" : status === FAILED ? "failed" : "rejected";

@@ -23,6 +23,11 @@ function shown(value) {
   return String(Number(value.toPrecision(size >= 1000 ? 6 : 4)));
 }
 
+/** A number as other programs read it. @param {number} value @returns {string} */
+function plain(value) {
+  return String(Number(value.toPrecision(5)));
+}
+
 /** What lies between the outermost half percents, and the thresholds. @param {Float64Array} values @param {(number|null)[]} bounds @returns {[number, number]} */
 function rangeOf(values, bounds) {
   const step = Math.max(1, Math.floor(values.length / 50000));
@@ -189,7 +194,7 @@ class Histogram {
       const inside = this.bins.warp.from(this.stand(side));
       handle.style.left = `${this.plot.valToPos(this.stand(side), "x")}px`;
       handle.classList.toggle("off", value === null);
-      handle.setAttribute("aria-valuenow", shown(inside));
+      handle.setAttribute("aria-valuenow", plain(inside));
       handle.setAttribute("aria-valuetext", value === null ? "off" : `${shown(value)} ${this.column.unit}`);
     }
   }
@@ -202,8 +207,8 @@ class Histogram {
     handle.tabIndex = 0;
     handle.setAttribute("role", "slider");
     handle.setAttribute("aria-label", `${side} of ${this.column.name}`);
-    handle.setAttribute("aria-valuemin", shown(this.bins.warp.from(this.end("min"))));
-    handle.setAttribute("aria-valuemax", shown(this.bins.warp.from(this.end("max"))));
+    handle.setAttribute("aria-valuemin", plain(this.bins.warp.from(this.end("min"))));
+    handle.setAttribute("aria-valuemax", plain(this.bins.warp.from(this.end("max"))));
     handle.dataset.column = this.column.name;
     handle.dataset.side = side;
     handle.addEventListener("pointerdown", (event) => {

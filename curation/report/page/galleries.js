@@ -5,7 +5,6 @@
 /** @typedef {{title: string, rows: number[]}} Pane */
 
 const SHOWN = 12;
-const FAR = 1e15;
 
 /** The `count` rows for which a number is smallest; NaN is none. @param {number} rows @param {(row: number) => number} measure @param {number} count @returns {number[]} */
 function smallest(rows, measure, count) {
@@ -13,7 +12,7 @@ function smallest(rows, measure, count) {
   const kept = [];
   for (let row = 0; row < rows; row++) {
     const value = measure(row);
-    if (value !== value || (kept.length === count && value >= kept[count - 1][0])) continue;
+    if (value !== value || !count || (kept.length === count && value >= kept[count - 1][0])) continue;
     let place = kept.length;
     while (place > 0 && kept[place - 1][0] > value) place--;
     kept.splice(place, 0, [value, row]);
@@ -54,9 +53,12 @@ function panesOf(output, view, verdicts, original, canShow, found) {
       const inward = (/** @type {number} */ row) => (side === "min" ? values[row] - bound : bound - values[row]);
       const reason = verdicts.names.indexOf(`${name}:${side === "min" ? "low" : "high"}`);
       // Clips that this threshold decides come before those that are rejected anyway.
-      const later = (/** @type {boolean} */ isDecided) => (isDecided ? 0 : FAR);
-      panes.push({ title: `just inside ${side} ${shown(bound)}`, rows: pick((row) => (inward(row) >= 0 ? inward(row) + later(status[row] === ACCEPTED) : NaN)) });
-      panes.push({ title: `just outside ${side} ${shown(bound)}`, rows: pick((row) => (inward(row) < 0 ? later(verdicts.only[row] === reason) - inward(row) : NaN)) });
+      const ordered = (/** @type {(row: number) => number} */ away, /** @type {(row: number) => boolean} */ isDecided) => {
+        const decided = pick((row) => (isDecided(row) ? away(row) : NaN));
+        return [...decided, ...pick((row) => (isDecided(row) ? NaN : away(row)), SHOWN - decided.length)];
+      };
+      panes.push({ title: `just inside ${side} ${shown(bound)}`, rows: ordered((row) => (inward(row) >= 0 ? inward(row) : NaN), (row) => status[row] === ACCEPTED) });
+      panes.push({ title: `just outside ${side} ${shown(bound)}`, rows: ordered((row) => (inward(row) < 0 ? -inward(row) : NaN), (row) => verdicts.only[row] === reason) });
     }
     return panes.length ? panes : [{ title: `${name} has no threshold`, rows: random((row) => values[row] === values[row]) }];
   }

@@ -177,6 +177,8 @@ class Report {
         input.setAttribute("aria-label", `${side} of ${column.name}`);
         input.addEventListener("change", () => {
           this.move(column.name, side, input.value === "" ? null : Number(input.value));
+          const rule = this.rule(column.name);
+          input.value = rule && rule[side] !== null ? String(rule[side]) : "";
           this.schedule();
         });
         if (!column.is_judgeable) part(figure, ".bounds").hidden = true;
@@ -213,7 +215,8 @@ class Report {
     for (const side of /** @type {("min"|"max")[]} */ (["min", "max"])) {
       const input = /** @type {HTMLInputElement} */ (part(figure, `.${side} input`));
       const value = rule ? rule[side] : null;
-      if (document.activeElement !== input || Number(input.value) !== value) input.value = value === null ? "" : String(value);
+      // What is being typed stays.
+      if (document.activeElement !== input) input.value = value === null ? "" : String(value);
     }
     const rejected = ["low", "high", "missing"].map((word) => /** @type {[string, number]} */ ([word, this.lostTo(name, word)])).filter(([, count]) => count);
     part(figure, ".rejects").textContent = rule ? `rejects ${rejected.map(([word, count]) => `${grouped(count)} ${word}`).join(", ") || "none"}` : "no rule";
@@ -227,7 +230,8 @@ class Report {
     if (!rule) return 0;
     const code = { low: 1, high: 2, missing: 3 }[word];
     let count = 0;
-    for (const said of this.judge.codes(rule)) if (said === code) count++;
+    const codes = this.judge.codes(rule);
+    for (let row = 0; row < codes.length; row++) if (codes[row] === code && this.verdicts.status[row] !== FAILED) count++;
     return count;
   }
 
@@ -237,6 +241,9 @@ class Report {
     byId("change").hidden = !words.length;
     byId("change-words").textContent = `${grouped(this.original.accepted)} → ${grouped(this.verdicts.accepted)} accepted (${change >= 0 ? "+" : "−"}${grouped(Math.abs(change))})`;
     byId("command").textContent = this.command();
+    // The bar hides nothing: the page ends above it.
+    document.body.style.paddingBottom = words.length ? `${byId("change").offsetHeight + 32}px` : "";
+    document.documentElement.style.scrollPaddingBottom = words.length ? `${byId("change").offsetHeight + 16}px` : "";
   }
 
   /** @returns {string} */
@@ -313,11 +320,13 @@ class Report {
     const shows = view === "failed:" || view === "search:" || view === "duplicates:" ? () => true : (/** @type {number} */ row) => this.cards.hasPictures(row);
     const panes = panesOf(this.output, view, this.verdicts, this.original, shows, this.found);
     const marked = /^(border|ends):/.test(view) ? view.slice(view.indexOf(":") + 1) : null;
+    /** @type {Set<HTMLImageElement>} */
+    const shownNow = new Set();
     byId("panes").replaceChildren(
       ...panes.map(({ title, rows }) => {
         const pane = copyOf("pane");
         part(pane, "h3").textContent = title;
-        part(pane, ".cards").append(...rows.map((row) => this.cards.card(row, this.verdicts, marked)));
+        part(pane, ".cards").append(...rows.map((row) => this.cards.card(row, this.verdicts, marked, shownNow)));
         if (!rows.length) part(pane, ".cards").textContent = "none";
         return pane;
       }),
@@ -362,7 +371,11 @@ class Report {
           byId("clips").scrollIntoView({ behavior: "smooth" });
         };
         item.addEventListener("click", look);
-        item.addEventListener("keydown", (event) => event.key === "Enter" && look());
+        item.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          look();
+        });
         return item;
       }),
     );

@@ -161,20 +161,21 @@ class Judge {
   reasons(rules, row) {
     const { output } = this;
     if (wordOf(output, "status", row) === "failed") return [];
-    const bounds = wordOf(output, "kind", row) === "transition" ? ["shot:transition"] : [];
-    /** @type {string[]} */
+    /** @type {[number, string][]} */
+    const bounds = wordOf(output, "kind", row) === "transition" ? [[-1, "shot:transition"]] : [];
+    /** @type {[number, string][]} */
     const missing = [];
     inStages(rules, output.facts.stages).forEach((group, stage) => {
       const unmeasured = stage > 0 && bounds.length + missing.length > 0 && !output.facts.score_rejected;
       for (const i of group) {
         const code = this.codes(rules[i])[row];
         if ((code === 0 && !unmeasured) || code === NOT_FOR_THIS) continue;
-        if (unmeasured || code === MISSING) missing.push(`${rules[i].column}:missing`);
-        else bounds.push(`${rules[i].column}:${code === 1 ? "low" : "high"}`);
+        if (unmeasured || code === MISSING) missing.push([i, `${rules[i].column}:missing`]);
+        else bounds.push([i, `${rules[i].column}:${code === 1 ? "low" : "high"}`]);
       }
     });
     const caption = wordOf(output, "caption_status", row);
-    const said = [...bounds, ...missing];
+    const said = [bounds, missing].flatMap((some) => some.sort((a, b) => a[0] - b[0]).map(([, reason]) => reason));
     return said.length || caption === null || caption === "ok" ? said : [`caption:${caption}`];
   }
 }
