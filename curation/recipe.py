@@ -1,6 +1,7 @@
 """The recipe: a strict YAML file that names shots, operators, rules, captioner and cut."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Rule:
         """Refuse rules that say nothing or nothing can pass."""
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
+        if any(bound is not None and not math.isfinite(bound) for bound in (self.min, self.max)):
+            raise ValueError("a bound must be a finite number; null is none")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
 

@@ -236,7 +236,7 @@ def test_a_bug_is_told_by_its_traceback_without_secrets_or_controls():
     code = (
         "import run_pipeline as r, sys\n"
         "def broken(parsed): raise RuntimeError('at \\x1b[2J https://me:hunter22@h and hf_AbCdEfGhIjKl\\nline two')\n"
-        "r.run_export = broken\n"
+        "r.COMMANDS['export'] = broken\n"
         "sys.argv = ['selects', 'export', 'x']\n"
         "r.run_and_exit()"
     )

@@ -186,6 +186,13 @@ def test_a_planned_captioner_is_said_to_be_planned():
         recipe("caption: {captioner: vllm}")
 
 
+@pytest.mark.parametrize("bound", [".inf", "-.inf"])
+def test_a_bound_is_a_finite_number(bound):
+    """Against infinity nothing is low or high: such a rule would accept everything, or nothing."""
+    with pytest.raises(UserError, match="a bound must be a finite number; null is none"):
+        recipe("operators: {motion: }", f"rules.motion.min={bound}")
+
+
 # -- overrides
 
 

@@ -623,15 +623,6 @@ def test_a_folder_of_any_name_gives_a_command_that_a_shell_takes_for_one_word(br
         assert page.evaluate("() => window.pwned") is None
 
 
-def test_an_unbounded_bound_in_a_recipe_breaks_no_page(browser, tmp_path):
-    """YAML knows `.inf`."""
-    out = make_up(tmp_path / "out", default_recipe(), 50)
-    code = run_pipeline.main(["select", str(out), "rules.motion.max=.inf"])
-    assert code in (0, 2), "taken, or refused in words"
-    with opened(browser, write_report(out, recipe_of(out), Budget()), may_lack_files=True) as page:
-        assert shown_counts(page) == counts_of(out)
-
-
 def test_a_damaged_page_says_so_instead_of_showing_half(browser, curated, tmp_path):
     text = (curated / "report.html").read_text(encoding="utf-8")
     at = text.index('id="output-column-motion">') + 40

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import json
-import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -116,7 +114,7 @@ def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> 
             }
             for c in output.numbers
         ],
-        "rules": [{"column": n, "min": _bound(r.min), "max": _bound(r.max)} for n, r in output.rules.items()],
+        "rules": [{"column": n, "min": r.min, "max": r.max} for n, r in output.rules.items()],
         "stages": output.stages,
         "score_rejected": output.recipe.score_rejected,
         "cuts_files": output.recipe.cut.mode != "none",
@@ -176,13 +174,6 @@ def _hash(text: str) -> str:
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(PAGE)
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-
-
-def _bound(value: float | None) -> float | None:
-    """Give a threshold as JSON can hold it: infinity as the largest number there is."""
-    if value is None or math.isnan(value):
-        return None
-    return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def _caption_rows(captions: Any, first: list[int], budget_bytes: int) -> list[int] | None:

@@ -83,6 +83,7 @@ class Cards {
       const image = new Image();
       image.alt = "";
       image.decoding = "async";
+      image.loading = "lazy";
       image.onerror = () => image.remove();
       image.src = address;
       return image;
