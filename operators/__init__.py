@@ -1,11 +1,17 @@
 """One score per file; this table is the only list of them."""
 
+from curation.duplicates import Duplicates
+from operators.aesthetic import Aesthetic
 from operators.brightness import Brightness
+from operators.caption_alignment import CaptionAlignment
+from operators.embedding import Embedding
 from operators.facts import Facts
+from operators.frame_consistency import FrameConsistency
 from operators.frozen import Frozen
 from operators.letterbox import Letterbox
 from operators.motion import Motion
 from operators.sharpness import Sharpness
+from operators.temporal_hash import TemporalHash
 from operators.text_area import TextArea
 from operators.visual_quality import VisualQuality
 
@@ -17,8 +23,11 @@ OPERATORS: dict[str, type] = {
     "frozen": Frozen,
     "letterbox": Letterbox,
     "visual_quality": VisualQuality,
+    "temporal_hash": TemporalHash,
     "text_area": TextArea,
+    "frame_consistency": FrameConsistency,
+    "aesthetic": Aesthetic,
+    "embedding": Embedding,
+    "duplicates": Duplicates,
+    "caption_alignment": CaptionAlignment,
 }
-
-PLANNED = ("aesthetic", "frame_consistency", "embedding", "caption_alignment", "duplicates")
-"""Names that later work adds; a recipe that asks for one is told so."""

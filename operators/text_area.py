@@ -1,7 +1,7 @@
 """How much of the frame is under text: the union of the quads that a text detector finds.
 
-The detector is PP-OCR's (differentiable binarisation: Liao et al., AAAI 2020), whose weights ship inside the
-`rapidocr` package; only this stage runs, nothing is read and nothing is downloaded.
+The default detector is PP-OCR's (differentiable binarisation: Liao et al., AAAI 2020), whose weights ship inside the
+`rapidocr` package; only this stage runs, nothing is read and nothing is downloaded. The other is EasyOCR's CRAFT.
 """
 
 from collections.abc import Sequence
@@ -105,12 +105,15 @@ def load_detector() -> Any:
 class TextArea:
     """Share of the frame under text; the mean over the frames where there are several."""
 
-    engine: Literal["rapidocr"] = key("rapidocr", "text detector: rapidocr (PP-OCR, CPU, weights in the package)")
+    engine: Literal["rapidocr", "easyocr"] = key(
+        "rapidocr", "text detector: rapidocr (PP-OCR, CPU, weights in the package) or easyocr (CRAFT, 83 MB of weights)"
+    )
     frames: int = key(1, "frames looked at, at uniform times; 1: the middle of the clip")
     short_side_px: int = key(320, "the detector's input: short side (smaller frames are enlarged to it)")
     long_side_px: int = key(960, "bound on the input's long side")
-    min_score: float = key(0.5, "detector's mean probability that a line must have, 0..1")
-    max_height: float = key(0.4, "lines thicker than this share of the short side are taken for patterns")
+    min_score: float = key(0.5, "rapidocr: detector's mean probability that a line must have, 0..1")
+    max_height: float = key(0.4, "rapidocr: lines thicker than this share of the short side are taken for patterns")
+    device: str = key("auto", "easyocr: where it computes; auto: the GPU if there is one")
 
     writes: ClassVar[tuple[str, ...]] = ("text_area",)
     media: ClassVar[frozenset[str]] = BOTH
@@ -122,12 +125,39 @@ class TextArea:
             raise ValueError("frames must be at least 1, short_side_px at least 32, long_side_px no smaller")
 
     @property
+    def takes_gpu(self) -> bool:
+        """Only EasyOCR's network may."""
+        return self.engine == "easyocr" and self.device != "cpu"
+
+    @property
     def sampling(self) -> Sampling | None:
         """A few RGB frames at uniform times."""
         return Sampling(2.0, self.frames, None, self.short_side_px, "rgb")
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the weights it loads."""
+        return ("craft",) if self.engine == "easyocr" else ()
+
     def load(self) -> Scorer:
         """Open the detector and give the scoring function."""
+        return self._load_craft() if self.engine == "easyocr" else self._load_ppocr()
+
+    def _load_craft(self) -> Scorer:
+        from operators.craft import load_craft
+
+        find = load_craft(None, self.device, self.short_side_px, self.long_side_px)
+
+        def score(clips: Sequence[ClipInput]) -> list[Scores]:
+            frames = [(i, rgb) for i, clip in enumerate(clips) for rgb in clip.frames.pixels]
+            shares: list[list[float]] = [[] for _ in clips]
+            for (i, rgb), quads in zip(frames, find([rgb for _, rgb in frames]), strict=True):
+                shares[i].append(union_share(quads, rgb.shape[1], rgb.shape[0]))
+            return [{"text_area": float(np.mean(s)) if s else None} for s in shares]
+
+        return score
+
+    def _load_ppocr(self) -> Scorer:
         session = load_detector()
         input_name = session.get_inputs()[0].name
 
