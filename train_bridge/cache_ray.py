@@ -8,6 +8,7 @@ one index row after it, so that a shard's worth of frames need never be in memor
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,8 +20,9 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load, save
 
+from curation.booking import MODEL_CPUS
 from curation.errors import UserError
-from curation.ray_runner import MODEL_CPUS, start_ray
+from curation.ray_runner import start_ray
 from models.errors import ModelError
 from train_bridge.cache import Encoded, Entry, Kind, write_shard
 from train_bridge.cache_build import CacheItem, Job, Unit, encode_latents, encode_texts, read_unit
@@ -66,7 +68,7 @@ def book(cpus: float, gpus: float) -> Booking:
         )
     # What the encoders leave, in as many shares as there are CPUs. Not the encoders' own share: equal ones would
     # let Ray fuse the two steps, and read on the encoders alone.
-    reader_cpus = round(min(1.0, (cpus - booked) / max(1, int(cpus))), 3)
+    reader_cpus = math.floor(1000 * min(1.0, (cpus - booked) / max(1, int(cpus)))) / 1000
     return Booking(encoders, MODEL_CPUS, 1.0 if gpus >= 1 else 0.0, reader_cpus, min(WRITE_CPUS, reader_cpus))
 
 
