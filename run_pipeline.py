@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 
 from captioners import CAPTIONERS
-from captioners import PLANNED as PLANNED_CAPTIONERS
 from command_line import LONGEST_ERROR, parse, split_overrides
 from curation.errors import RunError, UserError
 from curation.export import INTERNAL_NAME, export
@@ -28,10 +28,11 @@ from curation.sources import find_sources
 from curation.summary import funnel, summarise
 from curation.types import Captioner
 from models.errors import ModelError
-from operators import OPERATORS, PLANNED
+from models.weights import FOLDER_VARIABLE, find_weights
+from operators import OPERATORS
 from train_bridge.config import TrainConfig, load_config
 
-TABLES = Tables(OPERATORS, CAPTIONERS, frozenset((*PLANNED, *PLANNED_CAPTIONERS)))
+TABLES = Tables(OPERATORS, CAPTIONERS)
 TRAIN_EXTRA = {"torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard", "huggingface_hub"}
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -62,6 +63,10 @@ def run_curate(parsed: argparse.Namespace) -> int:
     out = Path(parsed.output)
     recipe, captioner = _recipe_for(out, parsed.config, overrides)
     sources = find_sources(files, known_sources(out, recipe))
+    _use_weights(parsed.weights)
+    for operator in recipe.operators.values():
+        for name in getattr(operator, "needs", ()):
+            find_weights(name)  # once, here, before workers on this node ask for it
     runner = _runner(parsed)
     outcome = curate(sources, out, recipe, captioner, runner, parsed.retry_failed)
     return _tell(out, recipe, outcome)
@@ -88,6 +93,27 @@ def run_demo(parsed: argparse.Namespace) -> int:
         for path in train_demo(out / "curated", CONFIGS, out, parsed.runner, parsed.ray_address):
             print(f"sample    {_shown(path)}   (and .png, .json)")
     return code
+
+
+def _use_weights(folder: str | None) -> None:
+    """Let this process and its workers look for weights in a folder first."""
+    if folder is not None:
+        os.environ[FOLDER_VARIABLE] = str(Path(folder).resolve())
+
+
+def run_weights(parsed: argparse.Namespace) -> int:
+    """List, fetch or verify published weights."""
+    from models.weights_fetch import fetch_weights, list_weights, verify_weights
+
+    if parsed.action == "list":
+        print(list_weights(parsed.weights))
+    elif parsed.action == "fetch":
+        fetch_weights(parsed.names, parsed.weights)
+    else:
+        table, is_fine = verify_weights(parsed.names, parsed.weights)
+        print(table)
+        return 0 if is_fine else 1
+    return 0
 
 
 def run_select(parsed: argparse.Namespace) -> int:
@@ -145,7 +171,7 @@ def run_report(parsed: argparse.Namespace) -> int:
     first, *others = [(out, load_recipe(recipe_file(out), [], TABLES)[0]) for out in outs]
     budget = Budget(pictures_mb=parsed.pictures_mb)
     if not others:
-        print(f"{funnel(summarise(first[0], tuple(first[1].operators)))}\n\n{score_lines(gather(*first))}\n")
+        print(f"{funnel(summarise(first[0], first[1].writers))}\n\n{score_lines(gather(*first))}\n")
         page = write_report(*first, budget, parsed.page and Path(parsed.page))
     else:
         page = Path(parsed.page) if parsed.page else first[0] / f"compare-{others[0][0].resolve().name}.html"
@@ -273,6 +299,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": run_plan,
     "train": run_train,
     "sample": run_sample,
+    "weights": run_weights,
 }
 
 

@@ -1,37 +1,113 @@
-"""Captions for accepted rows, and the checks that judge them once more."""
+"""Captions for accepted rows: asked for in parallel, compared with their frames, checked, and judged once more."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curation.samples import decode_samples
 from curation.schema import FINISH_COLUMNS
-from curation.types import Caption, Frames, Row
+from curation.types import Caption, Captioner, Frames, Row
 
 WriteCaptions = Callable[[Sequence[tuple[Row, Frames | None]]], list[Caption]]
+UNFIT = "unfit"
+"""`caption_status` of a caption that says something else than its frames"""
+FAILED = "failed"
+"""what a captioner says where nobody answered"""
 
 
-def caption_rows(rows: Sequence[Row], write: WriteCaptions, out: Path) -> list[Row]:
+@dataclass(frozen=True)
+class CaptionWriter:
+    """A loaded captioner with its threads, and what compares captions with frames.
+
+    Attributes:
+        write: from (row, frames) to captions.
+        threads: one for each call that may be under way; null: calls come one after another.
+        align: from (caption, frames) to a likeness, null where there is none; or null, where nothing is compared.
+        least: likeness that a caption must have.
+    """
+
+    write: WriteCaptions
+    threads: ThreadPoolExecutor | None = None
+    align: Callable[[Sequence[tuple[str | None, Frames | None]]], list[float | None]] | None = None
+    least: float = 0.0
+
+    def captions(self, rows: Sequence[Row]) -> list[tuple[Caption, float | None]]:
+        """Caption the clips of rows; one whose caption does not fit its frames is asked about once more."""
+        first = self._aligned(rows, self._written(rows))
+        again = [i for i, (caption, _) in enumerate(first) if caption.status == UNFIT]
+        if again:
+            unfit = [rows[i] for i in again]
+            for i, better in zip(again, self._aligned(unfit, self._written(unfit)), strict=True):
+                first[i] = better
+        return first
+
+    def _written(self, rows: Sequence[Row]) -> list[Caption]:
+        if self.threads is None:
+            captions = self.write([(row, _frames(row)) for row in rows]) if rows else []
+        else:  # unpacked by each thread for itself: frames of all that wait would fill the memory
+            captions = [caption for (caption,) in self.threads.map(lambda row: self.write([(row, _frames(row))]), rows)]
+        for row, caption in zip(rows, captions, strict=True):
+            if caption.clip_id not in (None, row["clip_id"]):
+                raise RuntimeError(f"clip {row['clip_id']} was asked about, the caption is for {caption.clip_id}")
+        return captions
+
+    def _aligned(self, rows: Sequence[Row], captions: list[Caption]) -> list[tuple[Caption, float | None]]:
+        if self.align is None or not rows:
+            return [(caption, None) for caption in captions]
+        fine = [i for i, caption in enumerate(captions) if caption.status == "ok"]
+        likeness: list[float | None] = [None] * len(captions)
+        for i, value in zip(fine, self.align([(captions[i].text, _frames(rows[i])) for i in fine]), strict=True):
+            likeness[i] = value
+        return [
+            (_unfit(caption) if caption.status == "ok" and (value is None or value < self.least) else caption, value)
+            for caption, value in zip(captions, likeness, strict=True)
+        ]
+
+
+def load_writer(captioner: Captioner, alignment: Any | None) -> CaptionWriter:
+    """Load a captioner and, where the recipe asks for it, what compares captions with frames."""
+    threads = ThreadPoolExecutor(captioner.slots, "caption") if captioner.slots > 1 else None
+    if alignment is None:
+        return CaptionWriter(captioner.load(), threads)
+    return CaptionWriter(captioner.load(), threads, alignment.load(), alignment.min_score)
+
+
+def caption_rows(rows: Sequence[Row], writer: CaptionWriter, out: Path) -> list[Row]:
     """Caption the accepted rows that have none; a caption that fails its checks rejects its clip.
 
     Args:
         rows: judged rows, accepted ones with their files and the captioner's frames.
-        write: a loaded captioner.
+        writer: a loaded captioner.
         out: output folder, where the file of a clip rejected here is removed again.
     """
     waiting = [i for i, row in enumerate(rows) if row["status"] == "accepted" and row["caption"] is None]
-    asked = [(rows[i], decode_samples(rows[i]["_samples"], "caption")) for i in waiting]
-    captions = write(asked) if asked else []
     finished = list(rows)
-    for index, caption in zip(waiting, captions, strict=True):
-        finished[index] = _with_caption(rows[index], caption, out)
+    for index, (caption, likeness) in zip(waiting, writer.captions([rows[i] for i in waiting]), strict=True):
+        finished[index] = _with_caption(rows[index], caption, likeness, out)
     return finished
 
 
-def _with_caption(row: Row, caption: Caption, out: Path) -> Row:
-    told = {"caption": caption.text, "caption_model": caption.model, "caption_status": caption.status}
+def _frames(row: Row) -> Frames | None:
+    return decode_samples(row["_samples"], "caption")
+
+
+def _unfit(caption: Caption) -> Caption:
+    return Caption(caption.text, caption.model, UNFIT, caption.clip_id, caption.texts)
+
+
+def _with_caption(row: Row, caption: Caption, likeness: float | None, out: Path) -> Row:
+    told: Row = {"caption": caption.text, "caption_model": caption.model, "caption_status": caption.status}
+    told |= {name: text for name, text in caption.texts.items() if name in row}
+    if "caption_alignment" in row:
+        told["caption_alignment"] = likeness
     if caption.status == "ok":
         return row | told
     if row["clip_path"] is not None:
         (out / row["clip_path"]).unlink(missing_ok=True)
-    cut = {name: None for name in FINISH_COLUMNS if name not in told}
+    if caption.status == FAILED:  # nobody answered: `--retry-failed` asks again
+        nothing = {name: None for name in FINISH_COLUMNS if name in row}
+        return row | nothing | {"status": "failed", "error": f"caption: {caption.error or 'no answer'}"}
+    cut = {name: None for name in FINISH_COLUMNS if name not in told and name in row}
     return row | cut | told | {"status": "rejected", "reasons": [f"caption:{caption.status}"]}

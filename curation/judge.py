@@ -12,6 +12,8 @@ from curation.schema import BY_NAME
 from curation.types import Row
 
 TRANSITION = "shot:transition"
+COPY = "duplicate_of:"
+"""begins the reason of a copy; the kept clip's id follows"""
 
 
 def verdict(row: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
@@ -39,6 +41,8 @@ def judge(row: Row, rules: Mapping[str, Rule]) -> Row:
     if row["status"] == "failed":
         return row
     reasons = [*_of_the_shot(row), *verdict(row, rules)]
+    if not reasons and row.get("duplicate_of") is not None:
+        reasons = [f"{COPY}{row['duplicate_of']}"]
     if not reasons and row.get("caption_status") not in (None, "ok"):
         reasons = [f"caption:{row['caption_status']}"]
     return {**row, "status": "rejected" if reasons else "accepted", "reasons": reasons}
@@ -68,8 +72,9 @@ def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
     names += [name for name, _ in missing]
     marks += [mark for _, mark in missing]
     grid = np.stack([_flags(mark, count) for mark in marks], axis=1)
+    copies = _copies(table, grid, count)
     flagged = pc.fill_null(pc.not_equal(table["caption_status"], "ok"), False)
-    captioned = _flags(flagged, count) & ~grid.any(axis=1)
+    captioned = _flags(flagged, count) & ~grid.any(axis=1) & ~copies
     failed = _flags(pc.equal(table["status"], "failed"), count)
     words = pa.array(names)
     for status in pc.unique(table["caption_status"].filter(pa.array(captioned))).to_pylist():
@@ -77,12 +82,28 @@ def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
         same = _flags(pc.fill_null(pc.equal(table["caption_status"], status), False), count)
         grid = np.column_stack([grid, captioned & same])
     grid[failed] = False
+    copies &= ~failed
     rows, columns = np.nonzero(grid)
+    if copies.any():  # each has a reason of its own: the id of the clip that was kept
+        own = np.flatnonzero(copies)
+        kept = table["duplicate_of"].take(pa.array(own)).combine_chunks()
+        columns = np.concatenate([columns, len(words) + np.arange(len(own))])
+        rows = np.concatenate([rows, own])
+        order = np.argsort(rows, kind="stable")
+        rows, columns = rows[order], columns[order]
+        words = pa.concat_arrays([words, pc.binary_join_element_wise(COPY, kept, "")])
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int32)
     reasons = pa.ListArray.from_arrays(pa.array(offsets), words.take(pa.array(columns)))
-    status = np.where(failed, "failed", np.where(grid.any(axis=1), "rejected", "accepted"))
+    status = np.where(failed, "failed", np.where(grid.any(axis=1) | copies, "rejected", "accepted"))
     table = table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
     return table.set_column(table.schema.get_field_index("reasons"), "reasons", reasons)
+
+
+def _copies(table: pa.Table, grid: np.ndarray, count: int) -> np.ndarray:
+    """Tell which rows are copies of a kept one, and nothing else is wrong with them: bool (N,)."""
+    if "duplicate_of" not in table.column_names:
+        return np.zeros(count, bool)
+    return _flags(pc.is_valid(table["duplicate_of"]), count) & ~grid.any(axis=1)
 
 
 def rules_of(recipe: Recipe) -> dict[str, Rule]:

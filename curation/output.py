@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.cut import FOLDER
+from curation.duplicates import Duplicates, columns_of, find_duplicates
 from curation.errors import UserError
 from curation.files import atomic_write, recover_swap, remove_leftovers, writing
 from curation.judge import blank_captions, judge_table, rules_of, still_standing
@@ -49,7 +50,7 @@ def recipe_file(out: Path) -> Path:
 def known_sources(out: Path, recipe: Recipe) -> list[Source]:
     """Give the sources that an output's table names."""
     columns = ["source_root", "source_path", "source_size_bytes", "source_mtime_ns"]
-    table = read_table(out, tuple(recipe.operators), columns)
+    table = read_table(out, recipe.writers, columns)
     distinct = table.group_by(columns).aggregate([]).select(columns)
     return [Source(*values) for values in zip(*(distinct[c].to_pylist() for c in columns), strict=True)]
 
@@ -127,19 +128,33 @@ def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
         The judged table, as it was written.
     """
     rules = rules_of(recipe)
-    table = read_table(out, recipe.operators)
+    table = read_table(out, recipe.writers)
     pools = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
-    columns = [*(c for pool in pools for c in pool), *FINISH_COLUMNS]
+    if recipe.duplicates is not None:
+        place = table.schema.get_field_index("duplicate_of")
+        table = table.set_column(place, "duplicate_of", pa.nulls(len(table), pa.string()))
+    finish = [name for name in FINISH_COLUMNS if name in table.column_names]
+    columns = [*(c for pool in pools for c in pool), *finish]
     for number, pool in enumerate(pools):
         if not recipe.score_rejected:
             later = {c for other in pools[number:] for c in other}
             earlier_rules = {c: r for c, r in rules.items() if c not in later}
             table = retire(out, table, columns, pool, _rejected(table, earlier_rules))
-    table = retire(out, table, columns, FINISH_COLUMNS, _rejected(table, rules))
+    if recipe.duplicates is not None:
+        table = _with_copies(table, rules, recipe.duplicates)
+    table = retire(out, table, columns, finish, _rejected(table, rules))
     table = judge_table(table, rules)
     write_table(out, table, rules_text(rules))
     settle_files(out, table)
     return table
+
+
+def _with_copies(table: pa.Table, rules: dict[str, Rule], settings: Duplicates) -> pa.Table:
+    """Find copies among the rows that nothing else rejects; the best of them may have lost its place by its caption."""
+    standing = pc.equal(judge_table(table, rules)["status"], "accepted")
+    named = columns_of(settings, table.column_names)
+    copies = find_duplicates(table.select(named), standing.to_numpy(zero_copy_only=False).astype(bool), settings)
+    return table.set_column(table.schema.get_field_index("duplicate_of"), "duplicate_of", copies)
 
 
 def _rejected(table: pa.Table, rules: dict[str, Rule]) -> pa.ChunkedArray:
@@ -155,12 +170,12 @@ def follow_rules(out: Path, recipe: Recipe) -> None:
 
 def forget_opened_folders(out: Path, recipe: Recipe) -> None:
     """Drop the rows of folders that could not be read and now can: their files are sources of their own."""
-    named = read_table(out, recipe.operators, ["source_root", "source_path"])
+    named = read_table(out, recipe.writers, ["source_root", "source_path"])
     folders = named.filter(pc.ends_with(named["source_path"], "/")).to_pylist()
     places = {f["source_path"]: os.path.join(f["source_root"], f["source_path"]) for f in folders}
     opened = sorted(path for path, place in places.items() if os.access(place, os.R_OK | os.X_OK))
     if opened:
-        table = read_table(out, recipe.operators)
+        table = read_table(out, recipe.writers)
         stays = pc.invert(pc.is_in(table["source_path"], pa.array(opened, pa.string())))
         write_table(out, table.filter(stays), written_rules(out) or "")
 
@@ -170,7 +185,7 @@ def plan_work(
 ) -> Work:
     """Find what a run has to do, from names, sizes and times alone: no source is opened."""
     keys = ["source_path", "source_size_bytes", "source_mtime_ns", "status"]
-    table = read_table(out, recipe.operators, keys)
+    table = read_table(out, recipe.writers, keys)
     per_source = table.group_by(keys[:3]).aggregate([("status", "distinct")]).to_pylist()
     known = {(r["source_path"], r["source_size_bytes"], r["source_mtime_ns"]): r["status_distinct"] for r in per_source}
     todo: list[tuple[Source, Sequence[int]]] = []
@@ -194,7 +209,7 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
     pooled = {c: op.media for ops in recipe.pools.values() for op in ops.values() for c in op.writes}
     needed = ["clip_id", "type", "kind", "status", "reasons", "caption", "caption_status", "clip_path"]
     columns = list(dict.fromkeys([*needed, *rules, *pooled]))
-    table = read_table(out, recipe.operators, columns)
+    table = read_table(out, recipe.writers, columns)
     accepted = pc.equal(table["status"], "accepted")
     bare = pc.is_null(table["caption"])
     if recipe.cut.mode != "none":
@@ -210,7 +225,7 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
             ids.add(row["clip_id"])
     if not ids:
         return []
-    full = read_table(out, recipe.operators)
+    full = read_table(out, recipe.writers)
     rows = full.filter(pc.is_in(full["clip_id"], pa.array(sorted(ids)))).to_pylist()
     lost = [r for r in rows if r["clip_path"] is not None and not (out / r["clip_path"]).exists()]
     for row in lost:

@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from curation.errors import RunError, UserError
 from curation.export import export
 from curation.files import atomic_write
 from curation.output import (
+    Work,
     apply_rules,
     follow_rules,
     forget_opened_folders,
@@ -34,7 +35,7 @@ from curation.runners import Runner
 from curation.steps import Step, source_row, steps_of, unfinished_row
 from curation.stop import stoppable
 from curation.summary import Summary, summarise
-from curation.table import drop_parts, fold, read_table
+from curation.table import Unfinished, drop_parts, fold, read_table
 from curation.types import Captioner, Row, Source
 from curation.work import Plan
 
@@ -63,10 +64,12 @@ def curate(
         UserError: the output cannot be written, is in use, or the run cannot fit the machine.
     """
     begin = time.monotonic()
-    writers = tuple(recipe.operators)
+    writers = recipe.writers
     plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
-    steps = steps_of(plan, captioner)
-    runner.prepare(plan, steps)
+    # A recipe that judges the whole table scores all clips first; only then is it known which are captioned and cut.
+    passes = [plan] if recipe.duplicates is None else [replace(plan, judges_apart=True), plan]
+    for each in passes:
+        runner.prepare(each, steps_of(each, captioner))
     prepare_folder(out)
     with held(out):
         write_recipe(out, recipe)
@@ -75,30 +78,61 @@ def curate(
         forget_opened_folders(out, recipe)
         work = plan_work(out, recipe, captioner, sources, left, retry_failed)
         drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
-        rows = [unfinished_row(plan, row) for row in work.clips]
-        rows += [source_row(plan, source, done) for source, done in work.sources]
-        tally, is_complete = Tally(), True
-        if rows:
-            total = sum(source.size_bytes for source, _ in work.sources)
-            display = Display([step.name for step in steps], total)
-            try:
-                tally, is_complete = _run(runner, plan, steps, rows, display)
-            except RunError:
-                with suppress(RunError):  # let the table show what is finished, if the disk has room for it
-                    fold(out, writers)
-                raise
-            fold(out, writers)
-            follow_rules(out, recipe)
+        sources_done, tally, is_complete, clips_finished = len(work.sources), Tally(), True, 0
+        if recipe.duplicates is not None:
+            if rows := _rows_of(passes[0], work):
+                tally, is_complete = _pass(passes[0], captioner, runner, rows, work)
+            work = _accepted_work(out, recipe, captioner, sources)
+        tried: set[str] = set()
+        while is_complete and (rows := [row for row in _rows_of(plan, work) if row["clip_id"] not in tried]):
+            more, is_complete = _pass(plan, captioner, runner, rows, work)
+            tally, clips_finished = tally.plus(more), clips_finished + len(work.clips)
+            if recipe.duplicates is None:
+                break
+            # Where the best of several copies fails, or finds no caption that fits, the next best is wanted.
+            tried |= {row["clip_id"] for row in rows}
+            apply_rules(out, recipe)
+            work = _accepted_work(out, recipe, captioner, sources)
         settle_files(out, read_table(out, writers, ["clip_path"]))
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False)
         wall_s = time.monotonic() - begin
-        outcome = Outcome(summarise(out, writers), tally, wall_s, len(work.sources), len(work.clips), is_complete)
-        if rows:
+        outcome = Outcome(summarise(out, writers), tally, wall_s, sources_done, clips_finished, is_complete)
+        if tally.rows:
             _write_run(out, recipe, outcome)
-        if rows or is_stale(out):
+        if tally.rows or is_stale(out):
             write_report(out, recipe)
         return outcome
+
+
+def _accepted_work(out: Path, recipe: Recipe, captioner: Captioner, sources: list[Source]) -> Work:
+    """Find what clips of a judged table still want; sources were dealt with before."""
+    return replace(plan_work(out, recipe, captioner, sources, Unfinished({}), False), sources=[])
+
+
+def _rows_of(plan: Plan, work: Work) -> list[Row]:
+    """Give the rows that enter the flow: unfinished clips and planned sources."""
+    clips = work.clips
+    if plan.recipe.duplicates is not None:  # scores first, then captions and files of what is accepted
+        clips = [row for row in clips if (row["status"] == "accepted") != plan.judges_apart]
+    rows = [unfinished_row(plan, row) for row in clips]
+    return rows + [source_row(plan, source, done) for source, done in work.sources]
+
+
+def _pass(plan: Plan, captioner: Captioner, runner: Runner, rows: list[Row], work: Work) -> tuple[Tally, bool]:
+    """Run the steps over rows and fold what they leave; tell what was done, and whether all of it."""
+    out, recipe = Path(plan.out), plan.recipe
+    steps = steps_of(plan, captioner)
+    display = Display([step.name for step in steps], sum(source.size_bytes for source, _ in work.sources))
+    try:
+        tally, is_complete = _run(runner, plan, steps, rows, display)
+    except RunError:
+        with suppress(RunError):  # let the table show what is finished, if the disk has room for it
+            fold(out, recipe.writers)
+        raise
+    fold(out, recipe.writers)
+    follow_rules(out, recipe)
+    return tally, is_complete
 
 
 def _run(runner: Runner, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> tuple[Tally, bool]:
@@ -121,13 +155,13 @@ def select(out: Path, recipe: Recipe) -> Summary:
     """
     prepare_folder(out)
     with held(out):
-        fold(out, tuple(recipe.operators))
+        fold(out, recipe.writers)
         write_recipe(out, recipe)
         apply_rules(out, recipe)
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False)
         write_report(out, recipe)
-    return summarise(out, tuple(recipe.operators))
+    return summarise(out, recipe.writers)
 
 
 def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:

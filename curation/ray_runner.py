@@ -7,6 +7,7 @@ is waiting; steps that hold models are actor pools of fixed size that book a sma
 import contextlib
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -32,6 +33,7 @@ from ray.data._internal.execution.backpressure_policy import (  # noqa: E402
 from ray.exceptions import RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
+from curation.booking import Booking, book_workers  # noqa: E402
 from curation.errors import RunError, UserError  # noqa: E402
 from curation.progress import Display, Done, Tally  # noqa: E402
 from curation.schema import work_schema  # noqa: E402
@@ -39,48 +41,7 @@ from curation.steps import Process, Step  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
-MODEL_CPUS = 0.1
-"""What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""
 MOST_BLOCKS = 10_000
-
-
-@dataclass(frozen=True)
-class Booking:
-    """How many workers a step has at most and what each books of a CPU."""
-
-    workers: int
-    cpus: float
-
-
-def book_workers(plan: Plan, steps: list[Step], cpus: float) -> dict[str, Booking]:
-    """Fit the steps to a machine, so that all of them can run.
-
-    Ray Data waits for ever, without a word, when pools book more CPUs than there are; here the pools book
-    at most half of them, and a task needs no more than what is left for one.
-
-    Raises:
-        UserError: it cannot fit, with the numbers and the mend.
-    """
-    wanted = plan.recipe.workers
-    whole = max(1, int(cpus))
-    pools = [step.name for step in steps if step.holds_models]
-    each = wanted.score or max(1, whole // 4)
-    booked = len(pools) * each * MODEL_CPUS
-    if booked > cpus / 2:
-        raise UserError(
-            f"{len(pools)} pools of {each} model workers ({', '.join(pools)}) book {booked:.1f} CPUs of {cpus:g}; "
-            f"at most half may be booked: set workers.score to {int(cpus / 2 / MODEL_CPUS / len(pools))} or less"
-        )
-    # All but equal shares: equal ones would let Ray fuse a film's segments into a single task.
-    share = (cpus - booked) / whole
-    limits = {"analyse": wanted.analyse or whole, "cut": wanted.cut or whole}
-    bookings = {}
-    for number, step in enumerate(steps):
-        if step.holds_models:
-            bookings[step.name] = Booking(each, MODEL_CPUS)
-        else:
-            bookings[step.name] = Booking(limits.get(step.name, whole), round(min(1.0, share) - 0.01 * (number + 1), 3))
-    return bookings
 
 
 def start_ray(address: str | None, cpus: int | None = None) -> None:
@@ -99,7 +60,8 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
     if address:
         _expect_answer(address)
         modules = [str(home / name) for name in ("curation", "operators", "captioners", "models", "train_bridge")]
-        options |= {"address": address, "runtime_env": {"py_modules": modules}}
+        told = {name: value for name, value in os.environ.items() if name == "SELECTS_WEIGHTS"}
+        options |= {"address": address, "runtime_env": {"py_modules": modules, "env_vars": told}}
     else:
         path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
         os.environ["PYTHONPATH"] = path  # inherited by the workers; a runtime_env would cost seconds to set up
@@ -128,7 +90,7 @@ class RayRunner:
         if not ray.is_initialized():
             print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address)
-        book_workers(plan, steps, ray.cluster_resources().get("CPU", 0.0))
+        _book(plan, steps)
 
     def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
         """Run the steps as one graph."""
@@ -141,7 +103,7 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     Raises:
         RunError: workers died more often than the limits say, or could not write the output.
     """
-    bookings = book_workers(plan, steps, ray.cluster_resources().get("CPU", 0.0))
+    bookings = _book(plan, steps)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     tally = ray.remote(_TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     total = _Total(tally)
@@ -164,6 +126,12 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
     return final
 
 
+def _book(plan: Plan, steps: list[Step]) -> dict[str, Booking]:
+    """Fit the steps to what Ray has."""
+    there = ray.cluster_resources()
+    return book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
+
+
 def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataContext:
     """Give the settings of this graph alone: other graphs of the process keep their own."""
     context = ray.data.DataContext.get_current().copy()
@@ -171,8 +139,13 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
-    context.set_config(_FewAhead.ROWS, [max(8, 2 * step.batch * bookings[step.name].workers) for step in steps])
+    context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.name].workers) for step in steps])
     return context
+
+
+def _rows_ahead(step: Step, workers: int) -> int:
+    """Give how many rows may wait for a step, so that its workers find their next batches there."""
+    return max(8, (step.at_once + 1) * step.batch * workers)
 
 
 def _graph(
@@ -188,8 +161,8 @@ def _graph(
         with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
             if step.holds_models:
-                pool = ray.data.ActorPoolStrategy(size=booking.workers)
-                usual |= {"compute": pool, "max_restarts": deaths, "max_task_retries": -1}
+                pool = ray.data.ActorPoolStrategy(size=booking.workers, max_concurrent_calls_per_actor=step.at_once)
+                usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
                 dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, schema, tally), **usual)
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.workers)
@@ -199,12 +172,17 @@ def _graph(
     return dataset
 
 
+_TOLD = re.compile(r"^(?:models|curation)\.errors\.\w+: (.+)$", re.MULTILINE)
+"""an error of one line that a worker met when it loaded a model, as Ray hands it on: within a traceback"""
+
+
 def _cause(error: RayError) -> Exception:
     """Tell what broke a graph: what our workers told of, what Ray lost, or a bug of ours (given as it is)."""
     if isinstance(error, RayTaskError):
         return error.cause if isinstance(error.cause, RunError | UserError) else error
     if getattr(error, "actor_init_failed", False):
-        return error
+        told = _TOLD.findall(str(error))
+        return UserError(told[-1]) if told else error
     words = " ".join(str(error).split())[:300]
     mend = "what is finished is kept, and the same command goes on from here"
     return RunError(f"Ray gave up after repeated deaths of workers: {type(error).__name__}: {words}; {mend}")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from curation.duplicates import Duplicates
 from curation.errors import UserError, nearest
 from curation.limits import Limits
-from curation.schema import BY_NAME, STEP_WRITERS
+from curation.schema import BY_NAME, STEP_WRITERS, Column
 from curation.settings import build, key, plain
 from curation.settings_file import override, read_yaml, render
 from curation.shots import DETECTORS
@@ -19,11 +20,10 @@ from curation.types import Captioner, Operator
 
 @dataclass(frozen=True)
 class Tables:
-    """The operators and captioners there are, by name, and the names that are only announced."""
+    """The operators and captioners there are, by name."""
 
     operators: Mapping[str, type[Operator]]
     captioners: Mapping[str, type[Captioner]]
-    planned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,12 @@ class Workers:
 
     analyse: int | None = key(None, "decoding and pixel scores")
     score: int | None = key(None, "each pool of pooled operators")
+    caption: int | None = key(None, "captioner's workers, where it has its own: engines of vLLM, say")
     cut: int | None = key(None, "second read and encoding")
 
     def __post_init__(self) -> None:
         """Refuse pools without workers."""
-        if any(n is not None and n < 1 for n in (self.analyse, self.score, self.cut)):
+        if any(n is not None and n < 1 for n in (self.analyse, self.score, self.caption, self.cut)):
             raise ValueError("a step needs at least 1 worker")
 
 
@@ -127,16 +128,33 @@ class Recipe:
         return build(DETECTORS[self.shots.detector], self.shots.settings, "shots.settings")
 
     @property
+    def writers(self) -> tuple[str, ...]:
+        """What decides the table's columns, for `schema.table_schema`."""
+        named = [f"{name}[{op.dim}]" if hasattr(op, "dim") else name for name, op in self.operators.items()]
+        languages = self.caption.settings.get("asking", {}).get("languages", ())
+        return (*named, *(f"caption_{language}" for language in languages))
+
+    @property
+    def alignment(self) -> Any | None:
+        """What compares captions with frames, if the recipe asks for it."""
+        return self.operators.get("caption_alignment")
+
+    @property
+    def duplicates(self) -> Duplicates | None:
+        """What counts as a copy, if the recipe asks for copies to be found."""
+        return self.operators.get("duplicates")
+
+    @property
     def pixel_operators(self) -> dict[str, Operator]:
         """Operators that run beside the decoder, on every clip."""
-        return {name: op for name, op in self.operators.items() if op.pool is None}
+        return {name: op for name, op in self.operators.items() if op.pool is None and name not in LATE}
 
     @property
     def pools(self) -> dict[str, dict[str, Operator]]:
         """Operators that run in worker pools of their own, by pool."""
         pools: dict[str, dict[str, Operator]] = {}
         for name, op in self.operators.items():
-            if op.pool is not None:
+            if op.pool is not None and name not in LATE:
                 pools.setdefault(op.pool, {})[name] = op
         return pools
 
@@ -145,6 +163,8 @@ class Recipe:
         return BY_NAME[column].writer
 
 
+LATE = frozenset({"duplicates", "caption_alignment"})
+"""operators that look at the whole table, or at captions"""
 # Sections that say how a run is carried out, not what an output holds.
 RUN_SECTIONS = frozenset({"limits", "workers"})
 
@@ -187,9 +207,6 @@ def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
         known = nearest(recipe.shots.detector, list(DETECTORS))
         raise UserError(f"shots.detector: unknown '{recipe.shots.detector}'{known}")
     name = recipe.caption.captioner
-    if name in tables.planned:
-        there = ", ".join(sorted(tables.captioners))
-        raise UserError(f"caption.captioner: '{name}' is not available in this version (there is: {there})")
     if name not in tables.captioners:
         raise UserError(f"caption.captioner: unknown '{name}'{nearest(name, list(tables.captioners))}")
     # Settings are kept with every default spelled out: an output follows them though defaults change.
@@ -199,6 +216,7 @@ def resolve(raw: Mapping[str, Any], tables: Tables) -> tuple[Recipe, Captioner]:
     caption = dataclasses.replace(recipe.caption, settings=plain(captioner))
     recipe = dataclasses.replace(recipe, operators=operators, shots=shots, caption=caption)
     _check_rules(recipe)
+    _check_duplicates(recipe)
     return recipe, captioner
 
 
@@ -228,11 +246,6 @@ def render_recipe(recipe: Recipe) -> str:
 def _operator(name: str, tables: Tables) -> type[Operator]:
     if name in tables.operators:
         return tables.operators[name]
-    if name in tables.planned:
-        raise UserError(
-            f"operators.{name}: not available in this version; leave it out with operators.{name}=false "
-            f"(there are: {_list(tables.operators)})"
-        )
     raise UserError(f"operators: unknown operator '{name}'{nearest(name, list(tables.operators))}")
 
 
@@ -243,18 +256,35 @@ def _check_rules(recipe: Recipe) -> None:
             raise UserError(f"rules: unknown column '{name}'{nearest(name, list(BY_NAME))}")
         if column.writer not in STEP_WRITERS and column.writer not in recipe.operators:
             raise UserError(f"rules.{name}: no operator of this recipe writes it; add operators.{column.writer}")
-        if column.dtype not in _NUMBERS or column.writer in ("table", "cut"):
+        if not _is_judged(column):
             raise UserError(f"rules.{name}: not a number that is known when clips are judged")
+
+
+def _check_duplicates(recipe: Recipe) -> None:
+    settings = recipe.duplicates
+    if settings is None:
+        return
+    if settings.cosine is not None and "embedding" not in recipe.operators:
+        raise UserError("operators.duplicates.cosine: no operator writes embeddings; add operators.embedding")
+    if settings.best is None:
+        return
+    column = BY_NAME.get(settings.best)
+    if column is None or not _is_judged(column):
+        known = nearest(settings.best, [name for name, column in BY_NAME.items() if _is_judged(column)])
+        raise UserError(f"operators.duplicates.best: '{settings.best}' is no column to judge by{known}")
+    if column.writer not in STEP_WRITERS and column.writer not in recipe.operators:
+        raise UserError(f"operators.duplicates.best: no operator writes {column.name}; add operators.{column.writer}")
+
+
+def _is_judged(column: Column) -> bool:
+    """Tell whether a column is a number that is known when clips are judged."""
+    return column.dtype in _NUMBERS and column.writer not in ("table", "cut", "caption_alignment")
 
 
 def _differences(a: Any, b: Any, where: str) -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for k in sorted({*a, *b}) for d in _differences(a.get(k), b.get(k), f"{where}.{k}")]
     return [] if a == b else [where]
-
-
-def _list(names: Mapping[str, object]) -> str:
-    return ", ".join(sorted(names))
 
 
 _NUMBERS = frozenset({c.dtype for c in BY_NAME.values() if str(c.dtype) in ("double", "int64", "int32")})

@@ -135,13 +135,24 @@ class _Feed:
 def encode_samples(samples: Mapping[str, Frames | None]) -> bytes:
     """Pack frames by name as JPEG (quality 95, no chroma subsampling), to travel in a row."""
     flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-    packed = {}
+    packed: dict[str, tuple[list[float], list[bytes]]] = {}
+    done: list[str] = []
     for name, frames in samples.items():
-        if frames is not None:
+        if frames is None:
+            continue
+        same = next((other for other in done if _are_same(samples[other], frames)), None)
+        if same is not None:
+            packed[name] = packed[same]  # operators that look at the same frames share them
+        else:
+            done.append(name)
             pictures = frames.pixels[..., ::-1] if frames.pixels.ndim == 4 else frames.pixels
             jpegs = [cv2.imencode(".jpg", picture, flags)[1].tobytes() for picture in pictures]
             packed[name] = (frames.times_s.tolist(), jpegs)
     return pickle.dumps(packed)
+
+
+def _are_same(one: Frames | None, other: Frames) -> bool:
+    return one is not None and one.pixels.shape == other.pixels.shape and np.array_equal(one.pixels, other.pixels)
 
 
 def decode_samples(packed: bytes | None, name: str) -> Frames | None:

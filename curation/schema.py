@@ -89,6 +89,19 @@ COLUMNS: tuple[Column, ...] = (
         "exposure, contrast, colour, sharpness and block noise together, 0..1",
         "visual_quality",
     ),
+    C("aesthetic", F, "", "how much people like the pictures, about 1..10 (LAION), mean over frames", "aesthetic"),
+    C("aesthetic_frames", pa.list_(F), "", "the same of each frame looked at", "aesthetic"),
+    C(
+        "frame_consistency",
+        F,
+        "",
+        "lowest CLIP cosine of two neighbouring frames: a clip that hides a cut scores low",
+        "frame_consistency",
+        VIDEO,
+    ),
+    C("embedding", pa.list_(pa.float16()), "", "CLIP vector of the clip, of unit length", "embedding"),
+    C("temporal_hash", pa.list_(I), "", "768 bits that nearly equal pictures share, in order of time", "temporal_hash"),
+    C("duplicate_of", S, "", "clip_id of the better clip that this one is a copy of", "duplicates"),
     C("colors", pa.list_(S), "", "names of the dominant colours, the commonest first", "visual_quality"),
     # -- verdict and what follows
     C("status", S, "", "accepted, rejected or failed", "judge"),
@@ -97,6 +110,9 @@ COLUMNS: tuple[Column, ...] = (
     C("caption", S, "", "text for the trainer", "caption"),
     C("caption_model", S, "", "what wrote it", "caption"),
     C("caption_status", S, "", "ok, or what is wrong with it", "caption"),
+    C("caption_en", S, "", "the caption in English", "caption_en"),
+    C("caption_zh", S, "", "the caption in Chinese", "caption_zh"),
+    C("caption_alignment", F, "", "mean CLIP cosine of the caption's sentences and the frames", "caption_alignment"),
     C("clip_path", S, "", "file of the clip, relative to the output; null until cut", "cut"),
     C("clip_width_px", I, "px", "of the written file", "cut"),
     C("clip_height_px", I, "px", "likewise", "cut"),
@@ -105,7 +121,9 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 BY_NAME: dict[str, Column] = {column.name: column for column in COLUMNS}
-FINISH_COLUMNS = tuple(c.name for c in COLUMNS if c.writer in ("caption", "cut"))
+CAPTIONING = ("caption", "caption_en", "caption_zh", "caption_alignment")
+"""writers of what is known of a clip once it is captioned"""
+FINISH_COLUMNS = tuple(c.name for c in COLUMNS if c.writer in (*CAPTIONING, "cut"))
 STEP_WRITERS = frozenset({"sources", "probe", "analyse", "table", "judge", "any step", "caption", "cut"})
 
 GOES_ON = -1
@@ -134,9 +152,20 @@ PART_COLUMNS = ("_segment", "_segments", "_segment_rows", "_segment_frames", "_s
 
 
 def table_schema(writers: Iterable[str]) -> pa.Schema:
-    """Give the Arrow schema of a table whose recipe names these operators."""
-    wanted = STEP_WRITERS | set(writers)
-    return pa.schema([pa.field(c.name, c.dtype) for c in COLUMNS if c.writer in wanted])
+    """Give the Arrow schema of a table whose recipe names these operators.
+
+    Args:
+        writers: names of operators; one that writes vectors is followed by their length, as in `embedding[768]`.
+    """
+    lengths: dict[str, int | None] = dict.fromkeys(STEP_WRITERS)
+    for writer in writers:
+        name, _, length = writer.rstrip("]").partition("[")
+        lengths[name] = int(length) if length else None
+    return pa.schema([
+        pa.field(c.name, pa.list_(c.dtype.value_type, lengths[c.writer]) if lengths[c.writer] else c.dtype)
+        for c in COLUMNS
+        if c.writer in lengths
+    ])
 
 
 def work_schema(writers: Iterable[str]) -> pa.Schema:

@@ -1,7 +1,7 @@
 """The steps of the flow as functions over batches of rows; a runner chains them on Ray or in a plain loop.
 
     probe → analyse → one step per pool of operators → cut → finish
-
+                                                     → record, where the whole table is judged before the rest
 A row enters as a planned source, or as a clip that an earlier run left unfinished; it leaves in a part.
 """
 
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from curation.captions import caption_rows
+from curation.captions import caption_rows, load_writer
 from curation.clock import StepClock
 from curation.errors import MediaError
 from curation.judge import judge, rules_of, still_standing
@@ -25,8 +25,11 @@ from curation.recipe import Rule
 from curation.samples import decode_samples
 from curation.schema import blank_row, work_schema
 from curation.table import rules_text, write_part
-from curation.types import Captioner, ClipInput, Operator, Row, Scorer, Scores, Source, SourceFacts
+from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source, SourceFacts
 from curation.work import Plan, Task, failed_row, source_of, span_of, task_from_json, task_to_json
+
+SCORE_GPUS = 0.25
+"""What a worker of learned scores books of a GPU: CLIP ViT-L/14 in half precision takes some 2 GB."""
 
 Process = Callable[[Sequence[Row]], Iterator[Row]]
 
@@ -49,6 +52,16 @@ class Step(Protocol):
         """Whether it holds something heavy and so has workers of its own; else any worker may do it."""
         ...
 
+    @property
+    def at_once(self) -> int:
+        """Batches that one worker may have under way at a time."""
+        ...
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that one worker books where there are any."""
+        ...
+
     def start(self, report: Report) -> Process:
         """Give the function from a batch of rows to rows."""
         ...
@@ -62,7 +75,11 @@ def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
         pending = frozenset(c for op in later for c in op.writes)
         pools.append(ScoreStep(plan, name, operators, pending))
         later = [op for op in later if op not in operators.values()]
-    return [ProbeStep(plan), AnalyseStep(plan), *pools, CutStep(plan, captioner), FinishStep(plan, captioner)]
+    first: list[Step] = [ProbeStep(plan), AnalyseStep(plan), *pools]
+    last: list[Step] = [CutStep(plan, captioner), FinishStep(plan, captioner)]
+    if plan.recipe.duplicates is None:
+        return [*first, *last]
+    return [*first, RecordStep(plan)] if plan.judges_apart else last
 
 
 def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) -> Row:
@@ -89,6 +106,8 @@ class ProbeStep:
     name: str = "probe"
     batch: int = 1
     holds_models: bool = False
+    at_once: int = 1
+    gpus: float = 0.0
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -125,6 +144,8 @@ class AnalyseStep:
     name: str = "analyse"
     batch: int = 1
     holds_models: bool = False
+    at_once: int = 1
+    gpus: float = 0.0
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -176,6 +197,12 @@ class ScoreStep:
     pending: frozenset[str]
     batch: int = 8
     holds_models: bool = True
+    at_once: int = 1
+
+    @property
+    def gpus(self) -> float:
+        """A part of one for networks that may use it."""
+        return SCORE_GPUS if any(_takes_gpu(operator) for operator in self.operators.values()) else 0.0
 
     def start(self, report: Report) -> Process:
         """Load the operators."""
@@ -211,6 +238,32 @@ class ScoreStep:
 
 
 @dataclass(frozen=True)
+class RecordStep:
+    """Writes scored rows as parts, for the whole table to be judged before anything is captioned and cut."""
+
+    plan: Plan
+    name: str = "record"
+    batch: int = 8
+    holds_models: bool = False
+    at_once: int = 1
+    gpus: float = 0.0
+
+    def start(self, report: Report) -> Process:
+        """Get ready to write."""
+        rules, out = rules_of(self.plan.recipe), Path(self.plan.out)
+
+        def process(rows: Sequence[Row]) -> Iterator[Row]:
+            judged = [judge(row | {"_samples": None}, rules) for row in rows]
+            # No stamp: these verdicts know nothing of the rest of the table, and must be judged again.
+            write_patiently(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, judged, ""))
+            report(Done(self.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows)))
+            for row in judged:
+                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+
+        return process
+
+
+@dataclass(frozen=True)
 class CutStep:
     """Judges; accepted clips are read again, for their files and the captioner's frames."""
 
@@ -219,11 +272,14 @@ class CutStep:
     name: str = "cut"
     batch: int = 1
     holds_models: bool = False
+    at_once: int = 1
+    gpus: float = 0.0
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
         media = MediaTasks(self.plan, self.name, report)
         rules = rules_of(self.plan.recipe)
+        frames = self._frames
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
@@ -231,7 +287,7 @@ class CutStep:
                 if row["status"] == "accepted" and self._needs_reading(row):
                     try:
                         task = task_from_json(row["_task"]) if row["_task"] else media.task_of(row)
-                        cut = media.one("cut", row, task, self.captioner.sampling)
+                        cut = media.one("cut", row, task, frames)
                         row = row | cut.columns | {"_samples": cut.samples}
                         report(Done(self.name, 1, row["duration_s"] or 0.0))
                     except SourceFailed as failed:
@@ -242,7 +298,13 @@ class CutStep:
 
     def _needs_reading(self, row: Row) -> bool:
         wants_file = self.plan.recipe.cut.mode != "none" and row["clip_path"] is None
-        return wants_file or (row["caption"] is None and self.captioner.sampling is not None)
+        return wants_file or (row["caption"] is None and self._frames is not None)
+
+    @property
+    def _frames(self) -> Sampling | None:
+        """What the captioner looks at; without, what its captions are compared with."""
+        alignment = self.plan.recipe.alignment
+        return self.captioner.sampling or (alignment.sampling if alignment else None)
 
 
 @dataclass(frozen=True)
@@ -256,18 +318,30 @@ class FinishStep:
 
     @property
     def holds_models(self) -> bool:
-        """A captioner that asks for a pool has workers of its own."""
-        return self.captioner.pool is not None
+        """A captioner that asks for a pool has workers of its own, and so has the model that compares captions."""
+        return self.captioner.pool is not None or self.plan.recipe.alignment is not None
+
+    @property
+    def at_once(self) -> int:
+        """Small batches for every slot and as many again, which wait in the worker for slots that become free."""
+        return 2 * self.captioner.slots // self.batch + 2 if self.captioner.slots > 1 else 1
+
+    @property
+    def gpus(self) -> float:
+        """Those of the captioner, else a part of one for what compares its captions."""
+        alignment = self.plan.recipe.alignment
+        own = float(getattr(self.captioner, "gpus", 1.0 if _takes_gpu(self.captioner) else 0.0))
+        return own or (SCORE_GPUS if alignment is not None and _takes_gpu(alignment) else 0.0)
 
     def start(self, report: Report) -> Process:
         """Load the captioner."""
-        write_captions = self.captioner.load()
+        writer = load_writer(self.captioner, self.plan.recipe.alignment)
         rules, out = rules_text(rules_of(self.plan.recipe)), Path(self.plan.out)
-        clock = StepClock()
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
+            clock = StepClock()
             with clock.step("caption"):
-                finished = caption_rows(rows, write_captions, out)
+                finished = caption_rows(rows, writer, out)
             with clock.step("table"):
                 write_patiently(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, finished, rules))
             footage_s = sum(r["duration_s"] or 0.0 for r in rows)
@@ -276,6 +350,12 @@ class FinishStep:
                 yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
+
+
+def _takes_gpu(holder: Operator | Captioner) -> bool:
+    """Tell whether a network computes on a GPU where there is one: by its setting `device`."""
+    network = getattr(holder, "clip", holder)
+    return bool(getattr(holder, "takes_gpu", getattr(network, "device", "cpu") != "cpu"))
 
 
 def _facts(row: Row) -> SourceFacts:

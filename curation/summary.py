@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from curation.judge import COPY
 from curation.outside_text import printable
 from curation.table import read_table
 
@@ -53,8 +54,9 @@ def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
     dropped: Counter[str] = Counter()
     hours: dict[str, float] = defaultdict(float)
     for reasons, seconds in zip(rejected["reasons"].to_pylist(), rejected["duration_s"].to_pylist(), strict=True):
-        dropped[reasons[0]] += 1
-        hours[reasons[0]] += (seconds or 0.0) / 3600
+        reason = COPY.rstrip(":") if reasons[0].startswith(COPY) else reasons[0]
+        dropped[reason] += 1
+        hours[reason] += (seconds or 0.0) / 3600
     errors = list(zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True))
     kept = table.filter(pc.equal(table["status"], "accepted"))
     return Summary(

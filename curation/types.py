@@ -1,7 +1,7 @@
 """The nouns of the data flow: source, segment, facts, clip, frames, operator, captioner."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -208,11 +208,23 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class Caption:
-    """What a captioner says of one clip: `status` is `ok` or a reason that rejects the clip."""
+    """What a captioner says of one clip.
+
+    Attributes:
+        text: for the trainer.
+        model: what wrote it.
+        status: `ok`, or a reason that rejects the clip.
+        clip_id: which clip it is of; null: by its place in the batch alone.
+        texts: by column, such as `caption_en`.
+        error: what went wrong, where something did.
+    """
 
     text: str | None
     model: str
     status: str = "ok"
+    clip_id: str | None = None
+    texts: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
 
 
 class Captioner(Protocol):
@@ -221,9 +233,15 @@ class Captioner(Protocol):
     Attributes:
         pool: null: runs in the finishing worker; a name: in its own worker pool.
         sampling: frames it looks at, read together with the cut; null: the row alone.
+        slots: how many calls of the loaded function may be under way at once, from as many threads.
     """
 
     pool: ClassVar[str | None]
+
+    @property
+    def slots(self) -> int:
+        """1: one call after another."""
+        ...
 
     @property
     def sampling(self) -> Sampling | None:

@@ -24,11 +24,13 @@ class Plan:
     recipe: Recipe
     out: str
     run: str = ""
+    judges_apart: bool = False
+    """first pass of a recipe that judges the whole table: clips are scored, not yet captioned and cut"""
 
     @property
     def writers(self) -> tuple[str, ...]:
         """Operators whose columns the table has."""
-        return tuple(self.recipe.operators)
+        return self.recipe.writers
 
     @property
     def stop_file(self) -> Path:

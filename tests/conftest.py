@@ -11,6 +11,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([
     *map(str, Path(__file__).resolve().parents[:2]),
     *filter(None, [os.environ.get("PYTHONPATH")]),
 ])
+# No test downloads, wherever it runs.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -237,13 +237,13 @@ def test_select_back_and_forth_costs_nothing(few: Path, few_out: Path, tmp_path:
         (["nowhere"], "no such file or folder"),
         ([".", "shots.min=3"], "did you mean 'min_s'"),
         ([".", "operators.motoin={}"], "did you mean 'motion'"),
-        ([".", "operators.aesthetic={}"], "not available in this version"),
+        ([".", "operators.aesthetic={head: none.pth}"], "none.pth"),
         ([".", "operators.text_area=false"], "add operators.text_area"),
         ([".", "rules.motoin.min=4"], "did you mean 'motion'"),
         ([".", "rules.motion.min=fast"], "expected float"),
         ([".", "--config", "nothing.yaml"], "no such file"),
         (["empty"], "no video or image"),
-        ([".", "--config", "configs/easyanimate_v5.yaml"], "not available in this version"),
+        ([".", "--config", "configs/easyanimate_v5.yaml"], "weights fetch"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(

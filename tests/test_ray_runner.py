@@ -14,9 +14,10 @@ from PIL import Image
 from runs import assert_same_output, rows_of
 
 from captioners import CAPTIONERS
+from curation.booking import book_workers
 from curation.errors import UserError
 from curation.pipeline import curate
-from curation.ray_runner import RayRunner, book_workers, start_ray
+from curation.ray_runner import RayRunner, start_ray
 from curation.recipe import Recipe, Tables, Workers, resolve
 from curation.runners import InlineRunner
 from curation.sources import find_sources

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import shlex
 
 import pytest
 import yaml
@@ -174,23 +175,37 @@ def test_a_rule_on_what_is_no_number_or_not_known_yet_is_refused(column):
         recipe(f"operators: {{letterbox: }}\nrules: {{{column}: {{min: 1}}}}")
 
 
-@pytest.mark.parametrize("name", sorted(TABLES.planned - {"vllm", "endpoint", "transformers"}))
-def test_a_planned_operator_is_said_to_be_planned(name):
-    with pytest.raises(UserError, match=rf"operators.{name}: not available in this version; .*operators.{name}=false"):
-        recipe(f"operators: {{{name}: }}")
-    assert recipe(f"operators: {{{name}: false}}").operators == {}
-
-
-def test_a_planned_captioner_is_said_to_be_planned():
-    with pytest.raises(UserError, match="'vllm' is not available in this version"):
-        recipe("caption: {captioner: vllm}")
-
-
 @pytest.mark.parametrize("bound", [".inf", "-.inf"])
 def test_a_bound_is_a_finite_number(bound):
     """Against infinity nothing is low or high: such a rule would accept everything, or nothing."""
     with pytest.raises(UserError, match="a bound must be a finite number; null is none"):
         recipe("operators: {motion: }", f"rules.motion.min={bound}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{cosine: 0.99}", "no operator writes embeddings; add operators.embedding"),
+        ("{best: esthetic}", "'esthetic' is no column to judge by.*did you mean 'aesthetic'"),
+        ("{best: caption}", "'caption' is no column to judge by"),
+        ("{best: caption_alignment}", "'caption_alignment' is no column to judge by"),
+        ("{best: aesthetic}", "no operator writes aesthetic; add operators.aesthetic"),
+    ],
+)
+def test_copies_are_compared_and_ranked_by_columns_that_are_there(settings, words):
+    with pytest.raises(UserError, match=words):
+        recipe(f"operators: {{duplicates: {settings}}}")
+    recipe("operators: {aesthetic: , embedding: , duplicates: {best: aesthetic, cosine: 0.99}}")
+
+
+@pytest.mark.parametrize("page", ["README.md", "configs/web_video.yaml"])
+def test_the_overrides_that_pages_show_for_a_server_of_ones_own_hold(page):
+    text = (CONFIGS.parent / page).read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if "caption.captioner=endpoint" in line)
+    shown = [word for word in shlex.split(line) if word.startswith("caption.")]
+    assert len(shown) == 2
+    found, captioner = load_recipe(CONFIGS / "web_video.yaml", shown, TABLES)
+    assert found.caption.captioner == "endpoint" and captioner.server.url == "http://HOST:8000/v1"
 
 
 # -- overrides

@@ -48,7 +48,7 @@ def gather(out: Path, recipe: Recipe) -> Gathered:
     stages = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
     numbers = _numbers(recipe, rules)
     names = list(dict.fromkeys([*(c.name for c in numbers), *TEXTS, "reasons"]))
-    table = read_table(out, recipe.operators, names)
+    table = read_table(out, recipe.writers, names)
     aside = [*(c for stage in stages for c in stage if c in names), *(c for c in FINISH_COLUMNS if c in names)]
     return Gathered(out, recipe, rules, stages, restored(out, table, aside), numbers)
 

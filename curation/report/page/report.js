@@ -128,7 +128,7 @@ class Report {
   /** Positions of reasons as they are tried: bounds first, then what is missing, then captions. @returns {number[]} */
   reasonsInOrder() {
     const { names } = this.verdicts;
-    const late = (/** @type {string} */ name) => (name.startsWith("caption:") ? 2 : name.endsWith(":missing") ? 1 : 0);
+    const late = (/** @type {string} */ name) => (name.startsWith("caption:") ? 3 : name === COPY ? 2 : name.endsWith(":missing") ? 1 : 0);
     return names.map((_, i) => i).sort((a, b) => late(names[a]) - late(names[b]) || a - b);
   }
 

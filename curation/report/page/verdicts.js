@@ -27,6 +27,7 @@ const ACCEPTED = 1;
 const FAILED = 2;
 const MISSING = 3;
 const NOT_FOR_THIS = 4;
+const COPY = "duplicate_of";
 
 /** Forgive the last digits, as `judge.py` does. @param {number} bound @returns {number} */
 function slack(bound) {
@@ -59,6 +60,8 @@ class Judge {
     this.output = output;
     /** @type {Map<string, {min: number|null, max: number|null, codes: Uint8Array}>} */
     this.said = new Map();
+    // Copies are as the table has them: only `select` can find them anew.
+    this.copies = new Set(output.facts.duplicates.map(([row]) => row));
   }
 
   /** @param {Rule} rule @returns {Uint8Array} */
@@ -121,6 +124,10 @@ class Judge {
         }
       }
       let reason = bound < Infinity ? bound : missing;
+      if (count === 0 && this.copies.has(row)) {
+        reason = names.length - 1;
+        count = 1;
+      }
       const caption = output.codes.caption_status[row];
       if (count === 0 && caption >= 0 && caption !== ok) {
         reason = captions + caption;
@@ -176,6 +183,7 @@ class Judge {
     });
     const caption = wordOf(output, "caption_status", row);
     const said = [bounds, missing].flatMap((some) => some.sort((a, b) => a[0] - b[0]).map(([, reason]) => reason));
+    if (!said.length && this.copies.has(row)) return [COPY];
     return said.length || caption === null || caption === "ok" ? said : [`caption:${caption}`];
   }
 }
@@ -192,7 +200,7 @@ function inStages(rules, stages) {
 /** @param {Rule[]} rules @param {string[]} captionWords @returns {string[]} */
 function reasonNames(rules, captionWords) {
   const ofRules = rules.flatMap((rule) => ["low", "high", "missing"].map((word) => `${rule.column}:${word}`));
-  return ["shot:transition", ...ofRules, ...captionWords.map((word) => `caption:${word}`)];
+  return ["shot:transition", ...ofRules, ...captionWords.map((word) => `caption:${word}`), COPY];
 }
 
 /**
