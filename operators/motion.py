@@ -52,7 +52,7 @@ def enlarge_tiny(gray: np.ndarray) -> np.ndarray:
     return cv2.resize(gray, size, interpolation=cv2.INTER_LINEAR)
 
 
-def fit_camera(flow: np.ndarray) -> tuple[float, float, float]:
+def fit_camera(flow: np.ndarray, step_px: float = 1.0) -> tuple[float, float, float]:
     """Fit pan and zoom to a flow field: `flow(p) = t + s * (p - centre)`.
 
     All on a subsampled grid. The pan is the median vector. The zoom is a least-squares slope, fitted twice: the
@@ -60,6 +60,7 @@ def fit_camera(flow: np.ndarray) -> tuple[float, float, float]:
 
     Args:
         flow: float32 (H, W, 2), pixels, x then y.
+        step_px: from one vector to the next.
 
     Returns:
         Pan to the right and downwards in pixels, and the relative growth `s`.
@@ -69,7 +70,7 @@ def fit_camera(flow: np.ndarray) -> tuple[float, float, float]:
     cols = np.linspace(0, width - 1, min(width, FIT_GRID)).astype(int)
     vectors = flow[np.ix_(rows, cols)].reshape(-1, 2).astype(np.float64)
     y, x = np.meshgrid(rows - (height - 1) / 2, cols - (width - 1) / 2, indexing="ij")
-    places = np.stack([x.ravel(), y.ravel()], axis=1)
+    places = np.stack([x.ravel(), y.ravel()], axis=1) * step_px
     pan = np.median(vectors, axis=0)
 
     keep = np.ones(len(places), dtype=bool)
@@ -89,7 +90,7 @@ def score_motion(frames: Frames, flow_of: Flow, paired: bool) -> Scores:
 
     Args:
         frames: luma (T, H, W) with times.
-        flow_of: gives the flow, float32 (H, W, 2) in pixels, from one picture to a later one.
+        flow_of: gives the flow from one picture to a later one, float32 (h, w, 2) in pixels of the pictures.
         paired: frames come as pairs `(2k, 2k + 1)`.
     """
     values = []
@@ -103,7 +104,7 @@ def score_motion(frames: Frames, flow_of: Flow, paired: bool) -> Scores:
             continue
         to_percent = 100 / float(np.hypot(*before.shape)) / elapsed_s
         speed = float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())
-        pan_x, pan_y, growth = fit_camera(flow)
+        pan_x, pan_y, growth = fit_camera(flow, before.shape[0] / flow.shape[0])
         values.append((speed * to_percent, pan_x * to_percent, pan_y * to_percent, growth / elapsed_s))
     if not values:
         return dict.fromkeys(Motion.writes)
@@ -187,18 +188,22 @@ def overlap(first: np.ndarray, second: np.ndarray, dx: int, dy: int) -> tuple[np
     return np.ascontiguousarray(before), np.ascontiguousarray(after)
 
 
-def texture(gray: np.ndarray) -> np.ndarray:
+def texture(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Tell where motion can be seen: the smaller eigenvalue of the structure tensor (Shi & Tomasi 1994).
 
     Args:
         gray: uint8 (H, W).
+        size: width and height of the answer, which each pixel there is an average of, with its neighbours.
 
     Returns:
-        float32 (H, W), squared grey levels per pixel; 0 on flat areas and along straight edges.
+        float32 (height, width), squared grey levels per pixel; 0 on flat areas and along straight edges.
     """
     dx = cv2.Sobel(gray, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
     dy = cv2.Sobel(gray, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
-    xx, yy, xy = (cv2.boxFilter(product, -1, (9, 9)) for product in (dx * dx, dy * dy, dx * dy))
+    products = (
+        cv2.resize(cv2.multiply(a, b), size, interpolation=cv2.INTER_AREA) for a, b in ((dx, dx), (dy, dy), (dx, dy))
+    )
+    xx, yy, xy = (cv2.boxFilter(product, -1, (3, 3)) for product in products)
     return ((xx + yy) - np.sqrt((xx - yy) ** 2 + 4 * xy * xy)) / 2
 
 
@@ -212,17 +217,21 @@ def fill_flat(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
     Args:
         flow: float32 (H, W, 2), pixels.
         gray: uint8 (H, W), the earlier picture.
+
+    Returns:
+        float32 (h, w, 2) at a quarter of the size; still pixels of the whole size.
     """
     height, width = gray.shape
-    seen = texture(gray)
-    weight = seen / (seen + TEXTURE_LEVELS2)
     small = (min(MOST_SMALL_PX, max(1, width // 4)), min(MOST_SMALL_PX, max(1, height // 4)))
-    reach = NEIGHBOURHOOD * max(small)
-    share = cv2.GaussianBlur(cv2.resize(weight, small, interpolation=cv2.INTER_AREA), (0, 0), reach)
-    voted = cv2.resize(flow * weight[..., None], small, interpolation=cv2.INTER_AREA)
-    around = cv2.GaussianBlur(voted, (0, 0), reach) / (share[..., None] + 1e-4)
-    filled = weight[..., None] * flow + (1 - weight[..., None]) * cv2.resize(around, (width, height))
-    return filled.astype(np.float32)
+    seen = texture(gray, small)
+    weight = (seen / (seen + TEXTURE_LEVELS2))[..., None]
+    voted = cv2.resize(flow, small, interpolation=cv2.INTER_AREA) * weight
+    # The wide mean needs no more than a vector for every 16 pixels.
+    coarse = (max(1, small[0] // 4), max(1, small[1] // 4))
+    mixed = cv2.resize(np.dstack([voted, weight]), coarse, interpolation=cv2.INTER_AREA)
+    spread = cv2.GaussianBlur(mixed, (0, 0), NEIGHBOURHOOD * max(coarse))
+    around = cv2.resize(spread[..., :2] / (spread[..., 2:] + 1e-4), small)
+    return np.asarray(voted + (1 - weight) * around, np.float32)
 
 
 def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:

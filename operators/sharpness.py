@@ -27,8 +27,8 @@ def at_short_side(gray: np.ndarray, short_side_px: int) -> np.ndarray:
 
 def laplacian_variance(gray: np.ndarray) -> float:
     """Give the variance of the 3x3 Laplacian of uint8 (H, W), in squared grey levels."""
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))
-    return float(deviation[0, 0] ** 2)
+    response = cv2.Laplacian(gray, cv2.CV_16S)
+    return float(cv2.norm(response, cv2.NORM_L2SQR) / response.size - cv2.mean(response)[0] ** 2)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "operators": {"models", "curation"},
     "captioners": {"models", "curation"},
     "train_bridge": {"models", "curation"},
-    "benchmarks": set(PACKAGES),
+    "benchmarks": {*PACKAGES, "run_pipeline"},
     "command_line.py": {"curation"},
 }
 RAY_FILES = {"curation/ray_runner.py", "train_bridge/cache_ray.py", "train_bridge/launch.py"}
