@@ -5,6 +5,7 @@ motion and is meant for candidates only.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -30,9 +31,6 @@ class View:
         high: uint8 (H, W), the brightest luma within 2 px: dilation.
         chroma: uint8 (H / 2, W / 4): U over V, at half their size.
         half: uint8 (H / 2, W / 2) luma.
-        centred: float32 (h * w,), `half` without its outer eighths, less its mean.
-        energy: sum of squares of `centred`, plus `NOISE_VARIANCE` per pixel.
-        histogram: float32 (HISTOGRAM_BINS,), cumulative share of luma.
         tiny: float32 (TINY_HEIGHT_PX * TINY_WIDTH_PX * 1.5,), area-averaged luma then half-size chroma.
         mean: mean luma of the middle half of the frame, levels.
         spread: standard deviation of the luma of the middle half of the frame, levels.
@@ -43,12 +41,30 @@ class View:
     high: np.ndarray
     chroma: np.ndarray
     half: np.ndarray
-    centred: np.ndarray
-    energy: float
-    histogram: np.ndarray
     tiny: np.ndarray
     mean: float
     spread: float
+
+    # Most frames are no candidates, and are never asked for these.
+
+    @cached_property
+    def centred(self) -> np.ndarray:
+        """Give `half` without its outer eighths, less its mean: float32 (h * w,)."""
+        inner = _inside(self.half, 8)
+        centred = inner.ravel().astype(np.float32)
+        centred -= cv2.mean(inner)[0]
+        return centred
+
+    @cached_property
+    def energy(self) -> float:
+        """Give the sum of squares of `centred`, plus `NOISE_VARIANCE` per pixel."""
+        return float(self.centred @ self.centred) + NOISE_VARIANCE * self.centred.size
+
+    @cached_property
+    def histogram(self) -> np.ndarray:
+        """Give the cumulative share of luma: float32 (HISTOGRAM_BINS,)."""
+        counts = cv2.calcHist([self.half], [0], None, [HISTOGRAM_BINS], [0, 256]).ravel()
+        return np.cumsum(counts) / self.half.size
 
 
 def view(frame: CoarseFrame) -> View:
@@ -56,10 +72,6 @@ def view(frame: CoarseFrame) -> View:
     luma = frame.luma
     height, width = luma.shape
     half = cv2.resize(luma, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
-    inner = _inside(half, 8)
-    centred = inner.ravel().astype(np.float32)
-    centred -= cv2.mean(inner)[0]
-    histogram = cv2.calcHist([half], [0], None, [HISTOGRAM_BINS], [0, 256]).ravel()
     chroma = frame.chroma.reshape(-1, frame.chroma.shape[2])
     chroma_size = (max(1, chroma.shape[1] // 2), max(1, chroma.shape[0] // 2))
     tiny_luma = cv2.resize(half, (TINY_WIDTH_PX, TINY_HEIGHT_PX), interpolation=cv2.INTER_AREA)
@@ -71,9 +83,6 @@ def view(frame: CoarseFrame) -> View:
         high=cv2.dilate(luma, _NEIGHBOURHOOD),
         chroma=cv2.resize(chroma, chroma_size, interpolation=cv2.INTER_AREA),
         half=half,
-        centred=centred,
-        energy=float(centred @ centred) + NOISE_VARIANCE * centred.size,
-        histogram=np.cumsum(histogram) / half.size,
         tiny=np.concatenate([tiny_luma.ravel(), tiny_chroma.ravel()]).astype(np.float32),
         mean=float(mean[0, 0]),
         spread=float(spread[0, 0]),
@@ -103,8 +112,9 @@ def residual(before: View, after: View) -> float:
 
 def _spread_mean(difference: np.ndarray) -> float:
     """Mean of the three quarters of an 8x8 grid of cells with the smallest means; uint8 (H, W)."""
-    cells = np.sort(cv2.resize(difference, (8, 8), interpolation=cv2.INTER_AREA), axis=None)
-    return float(cells[:48].mean())
+    cells = cv2.resize(difference, (8, 8), interpolation=cv2.INTER_AREA).ravel()
+    cells.sort()
+    return int(cells[:48].sum()) / 48
 
 
 def colour_change(before: View, after: View) -> float:

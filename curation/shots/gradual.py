@@ -51,16 +51,11 @@ def dissolve(views: Sequence[View]) -> tuple[int, int] | None:
     """
     last = len(views) - 1
     first_view, last_view = views[0], views[last]
+    if not may_dissolve(first_view, views[last // 2], last_view):
+        return None
     begin = first_view.tiny
     change = last_view.tiny - begin
     power = float(change @ change)
-    if power < MIN_DIFFERENCE_LEVELS**2 * change.size:
-        return None
-    # The middle alone turns most windows down, and costs a third of what all samples cost.
-    middle = views[last // 2].tiny - begin
-    middle_share = float(middle @ change) / power
-    if not 0.0 <= middle_share <= 1.0 or _misfit(middle, change, middle_share, power) > MAX_MISFIT:
-        return None
     picked = np.linspace(0, last, SAMPLES).astype(int)
     offsets = np.stack([views[i].tiny for i in picked]) - begin
     shares = offsets @ change / power
@@ -86,6 +81,17 @@ def dissolve(views: Sequence[View]) -> tuple[int, int] | None:
     if np.diff(course[start - 1 : end + 1]).max() > MAX_FRAME_STEP:
         return None
     return start, end
+
+
+def may_dissolve(first: View, middle: View, last: View) -> bool:
+    """Whether three frames of a window could be of a dissolve: turns most down, cheaply."""
+    change = last.tiny - first.tiny
+    power = float(change @ change)
+    if power < MIN_DIFFERENCE_LEVELS**2 * change.size:
+        return False
+    offset = middle.tiny - first.tiny
+    share = float(offset @ change) / power
+    return 0.0 <= share <= 1.0 and _misfit(offset, change, share, power) <= MAX_MISFIT
 
 
 def is_mixture(before: View, between: View, after: View) -> bool:
