@@ -1,6 +1,6 @@
 """Rules over scores: a verdict is the list of reasons, and no reason means accepted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,21 +57,7 @@ def blank_captions(table: pa.Table) -> pa.Table:
 def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
     """Judge a whole table at once; every row as `judge` would."""
     count = len(table)
-    missing = []
-    names, marks = [TRANSITION], [pc.fill_null(pc.equal(table["kind"], "transition"), False)]
-    for column, rule in rules.items():
-        values = table[column]
-        applies = pc.is_in(table["type"], pa.array(sorted(BY_NAME[column].media)))
-        low = pc.less(values, rule.min - _slack(rule.min)) if rule.min is not None else None
-        high = pc.greater(values, rule.max + _slack(rule.max)) if rule.max is not None else None
-        for word, mark in (("low", low), ("high", high)):
-            if mark is not None:
-                names.append(f"{column}:{word}")
-                marks.append(pc.and_(applies, pc.fill_null(mark, False)))
-        missing.append((f"{column}:missing", pc.and_(applies, pc.is_null(values, nan_is_null=True))))
-    names += [name for name, _ in missing]
-    marks += [mark for _, mark in missing]
-    grid = np.stack([_flags(mark, count) for mark in marks], axis=1)
+    names, grid = _broken(table, rules)
     copies = _copies(table, grid, count)
     flagged = pc.fill_null(pc.not_equal(table["caption_status"], "ok"), False)
     captioned = _flags(flagged, count) & ~grid.any(axis=1) & ~copies
@@ -97,6 +83,33 @@ def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
     status = np.where(failed, "failed", np.where(grid.any(axis=1) | copies, "rejected", "accepted"))
     table = table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
     return table.set_column(table.schema.get_field_index("reasons"), "reasons", reasons)
+
+
+def standing_rows(table: pa.Table, rules: Mapping[str, Rule], pending: Collection[str]) -> np.ndarray:
+    """Tell which rows may still be accepted once the columns in `pending` are measured: bool (N,)."""
+    names, grid = _broken(table, rules)
+    settled = [name not in {f"{column}:missing" for column in pending} for name in names]
+    return ~grid[:, settled].any(axis=1) & ~_flags(pc.equal(table["status"], "failed"), len(table))
+
+
+def _broken(table: pa.Table, rules: Mapping[str, Rule]) -> tuple[list[str], np.ndarray]:
+    """Give the reasons there can be, and which rows have them: bool (N, reasons)."""
+    count = len(table)
+    names, marks = [TRANSITION], [pc.fill_null(pc.equal(table["kind"], "transition"), False)]
+    missing = []
+    for column, rule in rules.items():
+        values = table[column]
+        applies = pc.is_in(table["type"], pa.array(sorted(BY_NAME[column].media)))
+        low = pc.less(values, rule.min - _slack(rule.min)) if rule.min is not None else None
+        high = pc.greater(values, rule.max + _slack(rule.max)) if rule.max is not None else None
+        for word, mark in (("low", low), ("high", high)):
+            if mark is not None:
+                names.append(f"{column}:{word}")
+                marks.append(pc.and_(applies, pc.fill_null(mark, False)))
+        missing.append((f"{column}:missing", pc.and_(applies, pc.is_null(values, nan_is_null=True))))
+    names += [name for name, _ in missing]
+    marks += [mark for _, mark in missing]
+    return names, np.stack([_flags(mark, count) for mark in marks], axis=1)
 
 
 def _copies(table: pa.Table, grid: np.ndarray, count: int) -> np.ndarray:

@@ -1,11 +1,12 @@
 """An output folder: whose recipe it follows, and what in it is unfinished."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,11 +14,11 @@ from curation.cut import FOLDER
 from curation.duplicates import Duplicates, columns_of, find_duplicates
 from curation.errors import UserError
 from curation.files import atomic_write, recover_swap, remove_leftovers, writing
-from curation.judge import blank_captions, judge_table, rules_of, still_standing
+from curation.judge import blank_captions, judge_table, rules_of, standing_rows
 from curation.lock import locked
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
 from curation.retire import retire, settle_files
-from curation.schema import BY_NAME, FINISH_COLUMNS
+from curation.schema import FINISH_COLUMNS
 from curation.table import (
     Unfinished,
     clips_folder,
@@ -218,11 +219,10 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
         bare = pc.or_(bare, pc.invert(pc.is_in(table["clip_path"], there)))
     wanted = pc.and_(accepted, bare)
     ids = set(table.filter(wanted)["clip_id"].to_pylist())
-    unscored = pc.and_(pc.equal(table["status"], "rejected"), _any_null(table, pooled))
-    for row in table.filter(unscored).to_pylist() if pooled else []:
-        open_columns = frozenset(c for c in pooled if row[c] is None and row["type"] in BY_NAME[c].media)
-        if open_columns and still_standing(row, rules, open_columns):
-            ids.add(row["clip_id"])
+    if pooled:
+        unscored = pc.and_(pc.equal(table["status"], "rejected"), _any_open(table, pooled))
+        standing = pa.array(standing_rows(table, rules, pooled))
+        ids |= set(table.filter(pc.and_(unscored, standing))["clip_id"].to_pylist())
     if not ids:
         return []
     full = read_table(out, recipe.writers)
@@ -237,8 +237,10 @@ def _names(folder: Path) -> list[str]:
     return [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
 
 
-def _any_null(table: pa.Table, columns: dict[str, frozenset[str]]) -> pa.ChunkedArray:
-    mark = pa.chunked_array([pa.array([False] * len(table), pa.bool_())])
-    for column in columns:
-        mark = pc.or_(mark, pc.is_null(table[column]))
+def _any_open(table: pa.Table, columns: Mapping[str, frozenset[str]]) -> pa.ChunkedArray:
+    """Tell which rows lack a score that their type has."""
+    mark = pa.chunked_array([pa.array(np.zeros(len(table), bool))])
+    for column, media in columns.items():
+        applies = pc.is_in(table["type"], pa.array(sorted(media)))
+        mark = pc.or_(mark, pc.and_(applies, pc.is_null(table[column])))
     return mark

@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 from curation.cut import FOLDER
 from curation.files import atomic_path
 
+CLIP_NAME_LETTERS = 40
+"""of a UUID and a suffix"""
+
 
 def retire(
     out: Path, table: pa.Table, columns: Sequence[str], some: Collection[str], without_place: pa.ChunkedArray
@@ -62,26 +65,32 @@ def restored(out: Path, table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 def settle_files(out: Path, table: pa.Table) -> None:
     """Make `train/` hold just the files that the table names: others are set aside, missing ones brought back."""
-    named = set(pc.drop_null(table["clip_path"]).to_pylist())
+    named = _names(table["clip_path"])
     for part in (out / "_parts").glob("[!.]*.parquet"):  # finished clips of unfinished sources
-        named |= set(pc.drop_null(pq.read_table(part, columns=["clip_path"])["clip_path"]).to_pylist())
+        named |= _names(pq.read_table(part, columns=["clip_path"])["clip_path"])
     train, aside = out / FOLDER, out / "_retired"
-    if train.is_dir():
-        for entry in os.scandir(train):
-            if entry.name.startswith(".") or f"{FOLDER}/{entry.name}" in named or not _is_clip(entry.name):
-                continue
-            aside.mkdir(exist_ok=True)
-            os.replace(entry.path, aside / entry.name)
-    if aside.is_dir():
-        for entry in os.scandir(aside):
-            if f"{FOLDER}/{entry.name}" in named and not (train / entry.name).exists():
-                train.mkdir(exist_ok=True)
-                os.replace(entry.path, train / entry.name)
+    kept, retired = _clips_in(train), _clips_in(aside)
+    _move(kept - named, train, aside)
+    _move((retired & named) - kept, aside, train)
+
+
+def _names(paths: pa.ChunkedArray) -> set[str]:
+    return set(pc.replace_substring_regex(pc.drop_null(paths), f"^{FOLDER}/", "").to_pylist())
+
+
+def _clips_in(folder: Path) -> set[str]:
+    return {name for name in os.listdir(folder) if _is_clip(name)} if folder.is_dir() else set()
 
 
 def _is_clip(name: str) -> bool:
-    stem, _, suffix = name.rpartition(".")
-    return len(stem) == 36 and suffix in ("mp4", "jpg")
+    return len(name) == CLIP_NAME_LETTERS and name.endswith((".mp4", ".jpg")) and name[0] != "."
+
+
+def _move(names: set[str], source: Path, target: Path) -> None:
+    if names:
+        target.mkdir(exist_ok=True)
+    for name in names:
+        os.replace(f"{source}/{name}", f"{target}/{name}")
 
 
 def _read(out: Path, schema: pa.Schema, columns: Iterable[str]) -> pa.Table:

@@ -1,9 +1,10 @@
 """The funnel: how many came in, how many each reason dropped, how much is kept."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.judge import COPY
@@ -48,15 +49,17 @@ def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
     table = read_table(
         out, writers, ["source_path", "status", "reasons", "error", "duration_s", "caption", "clip_path"]
     )
-    counts = Counter(table["status"].to_pylist())
+    counts = Counter({row["values"]: row["counts"] for row in pc.value_counts(table["status"]).to_pylist()})
     rejected = table.filter(pc.equal(table["status"], "rejected"))
     failed = table.filter(pc.equal(table["status"], "failed"))
-    dropped: Counter[str] = Counter()
-    hours: dict[str, float] = defaultdict(float)
-    for reasons, seconds in zip(rejected["reasons"].to_pylist(), rejected["duration_s"].to_pylist(), strict=True):
-        reason = COPY.rstrip(":") if reasons[0].startswith(COPY) else reasons[0]
-        dropped[reason] += 1
-        hours[reason] += (seconds or 0.0) / 3600
+    firsts = pc.list_element(rejected["reasons"], 0)
+    reasons = pc.if_else(pc.starts_with(firsts, COPY), COPY.rstrip(":"), firsts)
+    by_reason = pa.table({"reason": reasons, "duration_s": rejected["duration_s"]}).group_by(
+        "reason", use_threads=False
+    )
+    dropped = sorted(
+        by_reason.aggregate([([], "count_all"), ("duration_s", "sum")]).to_pylist(), key=lambda row: -row["count_all"]
+    )
     errors = list(zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True))
     kept = table.filter(pc.equal(table["status"], "accepted"))
     return Summary(
@@ -67,8 +70,8 @@ def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
         failed=counts["failed"],
         hours=(pc.sum(table["duration_s"]).as_py() or 0.0) / 3600,
         hours_accepted=(pc.sum(kept["duration_s"]).as_py() or 0.0) / 3600,
-        dropped_by=dict(dropped.most_common()),
-        hours_dropped_by={name: hours[name] for name, _ in dropped.most_common()},
+        dropped_by={row["reason"]: row["count_all"] for row in dropped},
+        hours_dropped_by={row["reason"]: (row["duration_s_sum"] or 0.0) / 3600 for row in dropped},
         failed_with=dict(Counter(error.split(":")[0] for _, error in errors).most_common()),
         errors=tuple(errors[:10]),
         captioned=len(kept) - kept["caption"].null_count,

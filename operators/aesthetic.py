@@ -42,12 +42,17 @@ class Aesthetic:
         """Names of the weights it loads.
 
         Raises:
-            ModelError: the network has no such head.
+            ModelError: the network has no such head, or there is no such file.
         """
+        from pathlib import Path
+
         from models.aesthetic import head_name
         from models.clip import needed_weights
+        from models.errors import ModelError
 
         is_file = self.head not in ("mlp", "linear")
+        if is_file and not Path(self.head).is_file():
+            raise ModelError(f"operators.aesthetic.head: no such file '{self.head}'; give mlp, linear or a file")
         return (*needed_weights(self.clip.model), *(() if is_file else (head_name(self.head, self.clip.model),)))
 
     def load(self) -> Scorer:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-MOST_CAPTIONS = 20_000
+MOST_CAPTIONS = 5_000
 """looked at; enough for every phrase in one caption of a hundred"""
 WORDS = (3, 4, 5, 6)
 SHOWN = 20
