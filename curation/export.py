@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, get_args
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
@@ -55,6 +56,9 @@ MEMBER_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")  # names a tar's members: no fo
 # Besides what JSON escapes: DEL and the C1 controls (U+0085 ends a line), U+2028 and U+2029, and `<`, so that
 # neither `</script>` nor `<!--` stands in it.
 HARMLESS = {code: f"\\u{code:04x}" for code in (0x3C, *range(0x7F, 0xA0), 0x2028, 0x2029)}
+# In RE2's words: what JSON or `HARMLESS` escapes, and paths that leave the folder they are in.
+HARMFUL = r'["\\\x00-\x1f<\x7f-\x9f\x{2028}\x{2029}]'
+OUTSIDE = r"^/|(^|/)\.\.(/|$)|\x00"
 
 Record = dict[str, Any]
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -126,19 +130,18 @@ def export(
         raise UserError("export: a shard needs room for at least one row and one byte")
     table = open_table(out)
     tally = Tally()
-    records = complete_records(table, out, tally, refuse_without_files)
     if format == "webdataset":
+        records = complete_records(table, out, tally, refuse_without_files)
         return write_webdataset(out, records, tally, shard_rows, shard_bytes)
-    if format == "internal":
-        target, write = out / INTERNAL_NAME, write_internal
-    elif format == "webvid":
-        target, write = out / WEBVID_NAME, write_webvid
-    else:
-        target, write = out / DIFFUSERS_NAME, write_diffusers
-        target.parent.mkdir(exist_ok=True)
+    target = out / {"internal": INTERNAL_NAME, "webvid": WEBVID_NAME, "diffusers": DIFFUSERS_NAME}[format]
+    target.parent.mkdir(exist_ok=True)
     prefix = out.resolve() if absolute else None
     with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        write(file, records, tally, prefix)
+        if format == "internal":
+            write_internal(file, complete_batches(table, out, tally, refuse_without_files), tally, prefix)
+        else:
+            write = write_webvid if format == "webvid" else write_diffusers
+            write(file, complete_records(table, out, tally, refuse_without_files), tally, prefix)
     return tally.result(target)
 
 
@@ -158,8 +161,8 @@ def open_table(out: Path) -> ds.Dataset:
     return table
 
 
-def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = True) -> Iterator[Record]:
-    """Give a record for every accepted row with a file and a caption, in the table's order.
+def complete_batches(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = True) -> Iterator[pa.RecordBatch]:
+    """Give the accepted rows with a file and a caption, in the table's order, under the names of `RECORD`.
 
     The clip's file is under `file_path`, relative to `out`, as in the table.
 
@@ -176,15 +179,14 @@ def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = 
         use_threads=False,
     )
     for batch in batches:
-        for row in batch.to_pylist():
-            tally.accepted += 1
-            if row["clip_path"] is None:
-                tally.without_file += 1
-            elif row["caption"] is None:
-                tally.without_caption += 1
-            else:
-                _check_inside(row["clip_path"], out)
-                yield {name: row[column] for name, column in RECORD.items()}
+        has_file, has_caption = pc.is_valid(batch["clip_path"]), pc.is_valid(batch["caption"])
+        complete = pc.and_(has_file, has_caption)
+        tally.accepted += len(batch)
+        tally.without_file += len(batch) - pc.sum(has_file).as_py() if len(batch) else 0
+        tally.without_caption += pc.sum(pc.and_not(has_file, has_caption)).as_py() or 0
+        chosen = batch.filter(complete).rename_columns(list(RECORD))
+        _check_inside(chosen["file_path"], out)
+        yield chosen
     if refuse and tally.accepted and tally.without_file == tally.accepted:
         raise UserError(
             f"{out}: none of its {tally.accepted} accepted clips has a file, as with `cut: none`; "
@@ -193,20 +195,52 @@ def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = 
         )
 
 
-def _check_inside(clip_path: str, out: Path) -> None:
-    if clip_path.startswith("/") or "\0" in clip_path or ".." in clip_path.split("/"):
-        shown = printable(clip_path, 200)
+def complete_records(table: ds.Dataset, out: Path, tally: Tally, refuse: bool = True) -> Iterator[Record]:
+    """Give the rows of `complete_batches` one after another; raises as it does."""
+    for batch in complete_batches(table, out, tally, refuse):
+        yield from batch.to_pylist()
+
+
+def _check_inside(paths: pa.Array, out: Path) -> None:
+    for path in paths.filter(pc.match_substring_regex(paths, OUTSIDE)).slice(0, 1).to_pylist():
+        shown = printable(path, 200)
         raise UserError(f"{out}: its table names a file outside it: '{shown}'; was it written by this program?")
 
 
-def write_internal(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
+def write_internal(file: IO[str], batches: Iterator[pa.RecordBatch], tally: Tally, prefix: Path | None) -> None:
     """Write the JSON array of EasyAnimate-style trainers, one clip on each line."""
     file.write("[")
-    for record in records:
-        file.write(",\n" if tally.rows else "\n")
-        file.write(to_json({**record, "file_path": placed(record["file_path"], prefix)}))
-        tally.rows += 1
+    for batch in batches:
+        if prefix is not None:
+            paths = pc.binary_join_element_wise(prefix.as_posix(), batch["file_path"], "/")
+            batch = batch.set_column(0, "file_path", paths)
+        lines = json_lines(batch)
+        if lines:
+            file.write((",\n" if tally.rows else "\n") + ",\n".join(lines))
+        tally.rows += len(lines)
     file.write("\n]\n")
+
+
+def json_lines(batch: pa.RecordBatch) -> list[str]:
+    """Give what `to_json` gives for each row, by column: a tenth of the time."""
+    parts: list[Any] = []
+    for name in batch.schema.names:
+        parts += [f"{', ' if parts else '{'}{to_json(name)}: ", _json_values(batch[name])]
+    lines: list[str] = pc.binary_join_element_wise(*parts, "}", "").to_pylist()
+    return lines
+
+
+def _json_values(values: pa.Array) -> pa.Array:
+    if not pa.types.is_string(values.type):  # numbers: few different ones
+        words = values.dictionary_encode()
+        written = pa.array([to_json(value) for value in words.dictionary.to_pylist()], pa.string())
+        return pc.fill_null(written.take(words.indices), "null")
+    written = pc.binary_join_element_wise('"', values, '"', "")
+    harmful = pc.fill_null(pc.match_substring_regex(values, HARMFUL), False)
+    if pc.any(harmful).as_py():
+        mended = pa.array([to_json(text) for text in values.filter(harmful).to_pylist()], pa.string())
+        written = pc.replace_with_mask(written, harmful, mended)
+    return pc.fill_null(written, "null")
 
 
 def write_webvid(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
@@ -284,9 +318,9 @@ def add_member(shard: tarfile.TarFile, name: str, content: IO[bytes], size_bytes
     shard.addfile(member, content)
 
 
-def to_json(record: Record) -> str:
-    """Give one line of JSON, harmless wherever it is put; letters stay as they are, not escaped to ASCII."""
-    text = _encode(record)
+def to_json(value: Any) -> str:
+    """Give a value as one line of JSON, harmless wherever it is put; letters stay as they are, not escaped to ASCII."""
+    text = _encode(value)
     return text if text.isascii() and "<" not in text and "\x7f" not in text else text.translate(HARMLESS)
 
 

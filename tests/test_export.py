@@ -200,14 +200,30 @@ def test_an_exception_half_way_leaves_the_old_file(tmp_path, monkeypatch, format
     before = path.read_bytes()
 
     def broken(table, out, tally, refuse):
-        yield {name: row(0)[column] for name, column in exporting.RECORD.items()}
+        yield pa.RecordBatch.from_pylist([{name: row(0)[column] for name, column in exporting.RECORD.items()}])
         raise RuntimeError("disk on fire")
 
-    monkeypatch.setattr(exporting, "complete_records", broken)
+    monkeypatch.setattr(exporting, "complete_batches", broken)
     with pytest.raises(RuntimeError, match="disk on fire"):
         export(tmp_path, format)
     assert path.read_bytes() == before
     assert not [p for p in path.parent.iterdir() if p.name.startswith(".")]
+
+
+VALUES = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(VALUES, st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)), st.integers(0, 9))
+    )
+)
+def test_lines_by_column_are_those_of_one_row_after_another(rows):
+    rows = [dict(zip(("text", "fps", "width"), values, strict=True)) for values in rows]
+    schema = pa.schema([("text", pa.string()), ("fps", pa.float64()), ("width", pa.int64())])
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+    assert exporting.json_lines(batch) == [exporting.to_json(row) for row in rows]
 
 
 CAPTIONS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), min_size=1, max_size=6)
