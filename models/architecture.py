@@ -65,7 +65,12 @@ class Architecture(Protocol):
         ...
 
     def predict(
-        self, model: nn.Module, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor
+        self,
+        model: nn.Module,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: torch.Tensor,
+        condition: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the network.
 
@@ -74,6 +79,8 @@ class Architecture(Protocol):
             latents: noisy latents (B, C, F, H, W).
             timesteps: (B,), 0..1000.
             text: text embeddings (B, L, D).
+            condition: mask and masked video (B, 1+C, F, H, W) from `conditions.condition_latents`, for models that
+                have channels for it; it follows the latents on the channel axis.
 
         Returns:
             Prediction (B, C_out, F, H, W).

@@ -98,10 +98,17 @@ class EasyAnimate:
         )
 
     def predict(
-        self, model: nn.Module, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor
+        self,
+        model: nn.Module,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: torch.Tensor,
+        condition: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the network; see `Architecture.predict`."""
-        prediction: torch.Tensor = model(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+        prediction: torch.Tensor = model(
+            latents, timesteps, encoder_hidden_states=text, inpaint_latents=condition, return_dict=False
+        )[0]
         return prediction
 
     def unused_parameters(self, model: nn.Module) -> list[str]:

@@ -113,7 +113,7 @@ def encode_moments(
     Raises:
         ModelError: a shape or type that cannot be encoded.
     """
-    _check_frames(vae, frames)
+    check_frames(vae, frames)
     at_once = frames_at_once or (frames.shape[2] if torch.is_grad_enabled() else TEMPORAL_STRIDE)
     if at_once % TEMPORAL_STRIDE and at_once < frames.shape[2]:
         raise ModelError(f"frames_at_once {at_once}: must be a multiple of {TEMPORAL_STRIDE}")
@@ -153,6 +153,25 @@ def decode_frames(
         for begin, end, stretch in _stretches(latents.shape[2], at_once, checkpointing)
     ]
     return torch.cat(parts, dim=2)
+
+
+def check_frames(vae: AutoencoderKLMagvit, frames: torch.Tensor) -> None:
+    """Refuse what cannot be encoded.
+
+    Raises:
+        ModelError: not (B, 3, T, H, W) in floating point, T not 4n+1, or a side that is no multiple of 8.
+    """
+    channels = vae.config.in_channels
+    if frames.ndim != 5 or frames.shape[1] != channels:
+        raise ModelError(f"frames {tuple(frames.shape)}: the VAE encodes (batch, {channels}, frames, height, width)")
+    if not frames.is_floating_point():
+        raise ModelError(f"frames of type {frames.dtype}: scale pixels to -1..1 in floating point first")
+    count, height, width = frames.shape[2:]
+    if count < 1 or (count - 1) % TEMPORAL_STRIDE:
+        low = max(0, count - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
+        raise ModelError(f"{count} frames are not 4n+1; take {low} or {low + TEMPORAL_STRIDE}")
+    if height < SPATIAL_STRIDE or width < SPATIAL_STRIDE or height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
+        raise ModelError(f"frames of {width}x{height} px: both sides must be multiples of {SPATIAL_STRIDE}")
 
 
 def to_signed(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -259,20 +278,6 @@ def _stretches(frames: int, at_once: int, checkpointing: bool) -> Iterator[tuple
     yield 0, 1 + at_once, Stretch(ends=ends)
     for begin in range(1 + at_once, frames, at_once):
         yield begin, min(frames, begin + at_once), Stretch(begins=False, ends=ends)
-
-
-def _check_frames(vae: AutoencoderKLMagvit, frames: torch.Tensor) -> None:
-    channels = vae.config.in_channels
-    if frames.ndim != 5 or frames.shape[1] != channels:
-        raise ModelError(f"frames {tuple(frames.shape)}: the VAE encodes (batch, {channels}, frames, height, width)")
-    if not frames.is_floating_point():
-        raise ModelError(f"frames of type {frames.dtype}: scale pixels to -1..1 in floating point first")
-    count, height, width = frames.shape[2:]
-    if count < 1 or (count - 1) % TEMPORAL_STRIDE:
-        low = max(0, count - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
-        raise ModelError(f"{count} frames are not 4n+1; take {low} or {low + TEMPORAL_STRIDE}")
-    if height < SPATIAL_STRIDE or width < SPATIAL_STRIDE or height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
-        raise ModelError(f"frames of {width}x{height} px: both sides must be multiples of {SPATIAL_STRIDE}")
 
 
 def _with_known_strides(vae: AutoencoderKLMagvit, where: str) -> AutoencoderKLMagvit:
