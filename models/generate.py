@@ -1,14 +1,34 @@
-"""From noise to latents: the denoising loop with classifier-free guidance."""
+"""From noise, or from a video, to latents: the denoising loop with classifier-free guidance."""
 
+import contextlib
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from models.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Source:
+    """What sampling begins from beside noise.
+
+    Attributes:
+        latents: of a video, scaled, (1 or B, C, F, H, W).
+        strength: share of the denoising steps that are done: 0 gives the latents back, 1 begins from noise alone.
+        mask: (1 or B, 1, F, H, W), 1 = to be generated, 0 = kept; after every step kept latents are set back to the
+            source's, noised to the step's level (RePaint, arXiv 2201.09865, without resampling). None: nothing is.
+    """
+
+    latents: torch.Tensor
+    strength: float = 1.0
+    mask: torch.Tensor | None = None
 
 
 @torch.no_grad()
@@ -23,21 +43,26 @@ def generate_latents(
     guidance: float,
     generator: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
+    condition: torch.Tensor | None = None,
+    source: Source | None = None,
 ) -> torch.Tensor:
-    """Sample latents for a batch of texts, step for step as diffusers' EasyAnimatePipeline does.
+    """Sample latents for a batch of texts, step for step as diffusers' EasyAnimate pipelines do.
 
     Args:
         family: how to call the transformer.
         transformer: the network.
-        scheduler: fits the weights' objective (`samplers.make_scheduler`).
+        scheduler: fits the weights' objective (`samplers.make_scheduler`); a new one for each call.
         text: embeddings (B, L, D).
         negative: embeddings (1 or B, L, D) that guidance leads away from; None or guidance ≤ 1: no guidance,
             and half the work.
         shape: latent channels, frames, height, width.
-        steps: denoising steps.
+        steps: denoising steps, of which a source's strength may leave out the first.
         guidance: scale w of uncond + w·(cond − uncond) (arXiv 2207.12598).
-        generator: draws the first noise; on the CPU it gives the same noise for every device.
+        generator: draws the first noise, and what a sampler draws later; on the CPU it gives the same noise for every
+            device.
         progress: called with steps done and steps in all.
+        condition: mask and masked video (1 or B, 1+C, F, H, W) for models with condition channels.
+        source: what to begin from; None: noise.
 
     Returns:
         Scaled latents (B, C, F, H, W); divide by the VAE's scaling factor to decode.
@@ -47,23 +72,82 @@ def generate_latents(
     if guided:
         assert negative is not None
         text = torch.cat([negative.expand(count, -1, -1), text])
+    if condition is not None:
+        condition = condition.to(device, dtype).expand(len(text), *[-1] * 4)
     # The pipeline's own call: mu matters to configurations with dynamic shifting only.
     extra = {"mu": 1} if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) else {}
     scheduler.set_timesteps(steps, device=device, **extra)
-    latents = randn_tensor((count, *shape), generator=generator, device=device, dtype=dtype)
-    latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-    for done, timestep in enumerate(scheduler.timesteps):
+    timesteps = scheduler.timesteps
+    noise = randn_tensor((count, *shape), generator=generator, device=device, dtype=dtype)
+    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    if source is not None:
+        timesteps = last_timesteps(scheduler, steps, source.strength)
+        clean = source.latents.to(device, dtype).expand_as(noise)
+        mask = None if source.mask is None else source.mask.to(device, dtype)
+        if not len(timesteps):
+            return clean.clone()
+        if source.strength < 1:
+            latents = _noised(scheduler, clean, noise, timesteps[0])
+    step_extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for done, timestep in enumerate(timesteps):
         both = torch.cat([latents] * 2) if guided else latents
         if hasattr(scheduler, "scale_model_input"):
             both = scheduler.scale_model_input(both, timestep)
         levels = torch.full((len(both),), float(timestep), device=device).to(dtype)
-        prediction = family.predict(transformer, both, levels, text)
+        with _caching(transformer):
+            prediction = family.predict(transformer, both, levels, text, condition)
         if prediction.shape[1] != shape[0]:
             prediction = prediction.chunk(2, dim=1)[0]  # learned variance is not used
         if guided:
             without, with_text = prediction.chunk(2)
             prediction = without + guidance * (with_text - without)
-        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_extra)[0]
+        if source is not None and mask is not None:
+            is_last = done + 1 == len(timesteps)
+            kept = clean if is_last else _noised(scheduler, clean, noise, timesteps[done + 1])
+            latents = (1 - mask) * kept + mask * latents
         if progress is not None:
-            progress(done + 1, len(scheduler.timesteps))
+            progress(done + 1, len(timesteps))
     return latents
+
+
+def steps_done(steps: int, strength: float) -> int:
+    """Give how many of the steps a strength leaves, as diffusers counts them."""
+    return min(int(steps * strength + 1e-6), steps)
+
+
+def last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
+    """Give the timesteps that a strength leaves, and tell the scheduler where it begins.
+
+    Args:
+        scheduler: with its timesteps set.
+        steps: as they were set.
+        strength: 0..1.
+    """
+    skipped = steps - steps_done(steps, strength)
+    timesteps: torch.Tensor = scheduler.timesteps
+    if skipped and isinstance(scheduler, PNDMScheduler):
+        # It takes the second timestep twice, counted from its own first step.
+        levels = torch.cat([timesteps[:1], timesteps[2:]] if len(timesteps) > 2 else [timesteps])[skipped:]
+        return torch.cat([levels[:2], levels[1:]])
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(min(skipped * scheduler.order, len(timesteps) - 1))
+    return timesteps[skipped * scheduler.order :]
+
+
+def _noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """Bring clean latents to a timestep's noise level."""
+    levels = timestep.reshape(1)
+    noised: torch.Tensor
+    if hasattr(scheduler, "scale_noise"):
+        noised = scheduler.scale_noise(clean, levels, noise)
+    else:
+        noised = scheduler.add_noise(clean, noise, levels)
+    return noised
+
+
+def _caching(transformer: nn.Module) -> contextlib.AbstractContextManager:
+    """Let diffusers' caching hooks know which call this is; both halves of guidance go through in one."""
+    if isinstance(transformer, CacheMixin) and transformer.is_cache_enabled:
+        return transformer.cache_context("both")
+    return contextlib.nullcontext()

@@ -56,7 +56,9 @@ class Perfect:
     def __init__(self, kind: Kind, data: torch.Tensor):
         self.kind, self.data, self.schedule = kind, data, getattr(make_objective(kind), "schedule", None)
 
-    def predict(self, model: object, latents: torch.Tensor, levels: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    def predict(
+        self, model: object, latents: torch.Tensor, levels: torch.Tensor, text: torch.Tensor, condition: object = None
+    ) -> torch.Tensor:
         if self.kind == "flow":
             return (latents - self.data) / (levels / 1000).view(-1, 1, 1, 1, 1)
         alpha = self.schedule.alphas_cumprod[levels.long()].view(-1, 1, 1, 1, 1)

@@ -1,0 +1,60 @@
+"""Videos of which the first frames, the last, or both are given."""
+
+import torch
+from diffusers import AutoencoderKLMagvit
+
+from models.conditions import Known
+from models.errors import ModelError
+from models.generate import Source
+from models.video_vae import TEMPORAL_STRIDE, encode
+
+
+def known_ends(first: torch.Tensor | None, last: torch.Tensor | None, num_frames: int) -> Known:
+    """Say that a video's first and last frames are given.
+
+    Args:
+        first: (B, 3, n, H, W) in −1..1, or none.
+        last: (B, 3, m, H, W), or none; at least one of the two is given.
+        num_frames: of the whole video.
+
+    Raises:
+        ModelError: more frames are given than there are to be.
+    """
+    given = [part for part in (first, last) if part is not None]
+    count = sum(part.shape[2] for part in given)
+    if count > num_frames:
+        raise ModelError(f"{count} frames are given for a video of {num_frames}; give fewer, or ask for more")
+    batch, channels, _, height, width = given[0].shape
+    pixels = torch.zeros(batch, channels, num_frames, height, width, dtype=given[0].dtype)
+    mask = torch.ones(batch, 1, num_frames, height, width)
+    if first is not None:
+        pixels[:, :, : first.shape[2]] = first
+        mask[:, :, : first.shape[2]] = 0
+    if last is not None:
+        pixels[:, :, num_frames - last.shape[2] :] = last
+        mask[:, :, num_frames - last.shape[2] :] = 0
+    return Known(pixels, mask)
+
+
+def source_of_first(vae: AutoencoderKLMagvit, first: torch.Tensor, num_frames: int) -> Source:
+    """Let a model without condition channels begin with given frames: their latents are kept in every step.
+
+    The VAE is causal: the latents of the first 4n+1 frames do not depend on what follows.
+
+    Args:
+        vae: encodes the frames.
+        first: (B, 3, 4n+1, H, W) in −1..1.
+        num_frames: of the whole video, 4n+1.
+
+    Raises:
+        ModelError: a number of frames that the VAE cannot encode.
+    """
+    kept = encode(vae, first.to(vae.device, vae.dtype))
+    count = (num_frames - 1) // TEMPORAL_STRIDE + 1
+    if kept.shape[2] > count:
+        raise ModelError(f"{first.shape[2]} frames are given for a video of {num_frames}; give fewer")
+    latents = torch.zeros(*kept.shape[:2], count, *kept.shape[3:], dtype=kept.dtype, device=kept.device)
+    latents[:, :, : kept.shape[2]] = kept
+    mask = torch.ones_like(latents[:, :1])
+    mask[:, :, : kept.shape[2]] = 0
+    return Source(latents, mask=mask)
