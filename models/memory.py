@@ -1,0 +1,304 @@
+"""Where a pipeline's parts lie while one of them computes: the memory modes of sampling.
+
+| mode | on the device | result |
+|---|---|---|
+| none | all parts, always | |
+| model_cpu_offload | the part that computes | the same |
+| model_cpu_offload_and_qfloat8 | likewise, the transformer's weights in 8 bits | near (see `QFLOAT8_TOLERANCE`) |
+| sequential_cpu_offload | the layer that computes, and the next one | the same |
+
+`auto` measures what is free, predicts what is needed (`models.memory_need`) and takes the first mode that fits, only
+among those with the same result. Without a GPU the modes have nothing to move; `Placement.notes` says what they do.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import psutil
+import torch
+from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
+from diffusers.hooks.group_offloading import _get_group_onload_device, _is_group_offload_enabled
+from peft.tuners.lora.layer import LoraLayer
+from torch import nn
+
+from models.errors import ModelError
+from models.lora import fuse
+from models.memory_need import MIB, Need
+
+Mode = Literal["none", "model_cpu_offload", "model_cpu_offload_and_qfloat8", "sequential_cpu_offload"]
+Part = Literal["text_encoder", "transformer", "vae"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+AUTO = "auto"
+EXACT_MODES: tuple[Mode, ...] = ("none", "model_cpu_offload", "sequential_cpu_offload")
+"""modes with identical results, the fastest first: what `auto` chooses among"""
+QFLOAT8 = torch.float8_e4m3fn
+QFLOAT8_LARGEST = torch.finfo(QFLOAT8).max
+QFLOAT8_TOLERANCE = 0.1
+"""relative error (norm of the difference over norm) of one prediction of the transformer with weights in 8 bits"""
+MARGIN = 1.15
+"""free memory asked for, over the predicted need: for fragmentation and the workspaces of cuDNN, which the model of
+the need does not know"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to do about memory.
+
+    Attributes:
+        mode: one of `MODES`.
+        vae_tiling: whether the VAE works in tiles.
+        why: for the user.
+    """
+
+    mode: Mode
+    vae_tiling: bool
+    why: str
+
+
+def choose(free_bytes: int, need: Need) -> Choice:
+    """Take the fastest mode that fits among those with the same result; tiles come after whole pictures.
+
+    Args:
+        free_bytes: on the device.
+        need: predicted; see `models.memory_need.sampling_need`.
+    """
+    passed = []
+    for mode in EXACT_MODES:
+        for tiling in (False, True):
+            peak = need.peak(mode, tiling)
+            name = f"{mode} with VAE tiling" if tiling else mode
+            if peak * MARGIN <= free_bytes:
+                instead = f"; {', '.join(passed)}" if passed else ""
+                return Choice(mode, tiling, f"{name}: needs {_gb(peak)} of {_gb(free_bytes)} free{instead}")
+            passed.append(f"{name} would need {_gb(peak)}")
+    mode, peak = "sequential_cpu_offload", need.peak("sequential_cpu_offload", True)
+    why = f"{mode} with VAE tiling: needs least, but {_gb(peak)} of {_gb(free_bytes)} free; smaller or shorter is safe"
+    return Choice(mode, True, why)
+
+
+def decide(asked: str, device: torch.device, need: Need, vae_tiling: bool = False) -> Choice:
+    """Turn what was asked for into a choice, measuring the device where that matters.
+
+    Args:
+        asked: one of `MODES`, or `auto`.
+        device: where parts compute.
+        need: predicted.
+        vae_tiling: asked for; `auto` may add it.
+
+    Raises:
+        ModelError: there is no such mode.
+    """
+    check_mode(asked)
+    free = free_bytes(device)
+    if asked == AUTO and device.type == "cpu":
+        small = need.peak("none", False) * MARGIN <= free
+        words = f"none, there is no GPU: needs {_gb(need.peak('none', False))} of {_gb(free)} free main memory"
+        return Choice("none", vae_tiling or not small, words if small else f"{words}; the VAE works in tiles")
+    if asked == AUTO:
+        choice = choose(free, need)
+        return Choice(choice.mode, choice.vae_tiling or vae_tiling, choice.why)
+    mode: Mode = next(mode for mode in MODES if mode == asked)
+    return Choice(mode, vae_tiling, f"{mode}: needs {_gb(need.peak(mode, vae_tiling))} of {_gb(free)} free")
+
+
+def check_mode(asked: str) -> None:
+    """Refuse what is no mode.
+
+    Raises:
+        ModelError: it is neither `auto` nor one of `MODES`.
+    """
+    if asked not in (AUTO, *MODES):
+        raise ModelError(f"memory mode '{asked}': there is none; known: {', '.join((AUTO, *MODES))}")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Measure what a device has free; for the CPU main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Parts that lie where a mode wants them.
+
+    Attributes:
+        parts: the networks; their VAE is tiled or not.
+        mode: what was applied.
+        device: where parts compute.
+        notes: what was done and is not to be seen in the mode's name, a line each.
+    """
+
+    parts: Mapping[Part, nn.Module]
+    mode: Mode
+    device: torch.device
+    notes: tuple[str, ...] = ()
+
+    @contextmanager
+    def computing(self, part: Part) -> Iterator[nn.Module]:
+        """Have a part on the device while it computes; it stays there until another one needs the place.
+
+        Args:
+            part: its name.
+
+        Yields:
+            The part.
+
+        Raises:
+            ModelError: memory has run out; the message names what to try next.
+        """
+        with memory_advice(self.mode, part, self.device, bool(getattr(self.parts["vae"], "use_tiling", False))):
+            if self.mode != "none":
+                for name, module in self.parts.items():
+                    if name != part and not _is_group_offload_enabled(module):
+                        module.to("cpu")
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+            if not _is_group_offload_enabled(self.parts[part]):
+                self.parts[part].to(self.device)
+            yield self.parts[part]
+
+
+def place(
+    parts: Mapping[Part, nn.Module], mode: Mode, device: torch.device, vae_tiling: bool = False, caching: bool = False
+) -> Placement:
+    """Bring a pipeline's parts where a mode wants them; LoRAs must be in the transformer already.
+
+    Args:
+        parts: on the CPU, in evaluation mode; changed in place. Parts that are not sampled with may be missing,
+            the VAE may not.
+        mode: one of `MODES`.
+        device: where parts compute. On the CPU nothing moves; no mode fails there.
+        vae_tiling: let the VAE work in tiles.
+        caching: whether `models.caching` will skip blocks, which layers that are fetched ahead do not expect.
+
+    Raises:
+        ModelError: memory has run out; the message names what to try next.
+    """
+    notes = []
+    if vae_tiling:
+        parts["vae"].enable_tiling()  # type: ignore[operator]
+    if device.type == "cpu" and mode != "none":
+        notes.append(_WITHOUT_GPU[mode])
+    if mode == "none":
+        for name, part in parts.items():
+            with memory_advice(mode, name, device, vae_tiling):
+                part.to(device)
+        return Placement(parts, mode, device)
+    transformer = parts.get("transformer")
+    if transformer is not None and mode in ("model_cpu_offload_and_qfloat8", "sequential_cpu_offload"):
+        # DoRA reads the base's weights from outside their layer, where they are in 8 bits or elsewhere.
+        if any(layer.lora_variant for layer in transformer.modules() if isinstance(layer, LoraLayer)):
+            fuse(transformer)
+            notes.append(f"{mode}: the adapters were fused, since DoRA reads the weights that this mode keeps away")
+    if transformer is not None and mode == "model_cpu_offload_and_qfloat8":
+        left = _store_in_8_bits(transformer)
+        if left:
+            notes.append(f"{mode}: {left} layers keep their weights, which 8 bits cannot hold (over {QFLOAT8_LARGEST})")
+    if mode == "sequential_cpu_offload":
+        # The VAE is walked by `models.magvit`, past its layers' own forward, where hooks would wait: it stays whole.
+        for name in ("text_encoder", "transformer"):
+            if name in parts:
+                _offload_layers(parts[name], device, name == "transformer" and not caching)
+        if caching and device.type == "cuda":
+            notes.append(f"{mode}: layers are not fetched ahead, since caching skips some; slower than without caching")
+    return Placement(parts, mode, device, tuple(notes))
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Tell where a network computes, also while its weights lie elsewhere."""
+    if _is_group_offload_enabled(module):
+        device: torch.device = _get_group_onload_device(module)
+        return device
+    return next(module.parameters()).device
+
+
+@contextmanager
+def memory_advice(mode: Mode, part: Part, device: torch.device, vae_tiling: bool) -> Iterator[None]:
+    """Turn running out of memory into one line that says what to try next.
+
+    Args:
+        mode: in force.
+        part: that computes.
+        device: where.
+        vae_tiling: in force.
+
+    Raises:
+        ModelError: memory has run out.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _exhausted(mode, part, device, vae_tiling) from error
+    except RuntimeError as error:
+        if not _EXHAUSTED.search(str(error)):
+            raise
+        raise _exhausted(mode, part, device, vae_tiling) from error
+
+
+# What torch says where it raises no class of its own: the CPU's allocator, cuBLAS, cuDNN.
+_EXHAUSTED = re.compile(r"can't allocate memory|out of memory|ALLOC_FAILED")
+_WITHOUT_GPU: Mapping[Mode, str] = {
+    "model_cpu_offload": "model_cpu_offload: there is no GPU, so all parts stay in main memory; as with none",
+    "model_cpu_offload_and_qfloat8": "model_cpu_offload_and_qfloat8: there is no GPU, so all parts stay in main memory; "
+    "the transformer's weights take 8 bits each",
+    "sequential_cpu_offload": "sequential_cpu_offload: there is no GPU, so all parts stay in main memory; as with none",
+}
+_NEXT: Mapping[Mode, str] = {
+    "none": "--memory model_cpu_offload",
+    "model_cpu_offload": "--memory sequential_cpu_offload (same result), or model_cpu_offload_and_qfloat8",
+    "model_cpu_offload_and_qfloat8": "--memory sequential_cpu_offload",
+    "sequential_cpu_offload": "a smaller size or fewer frames",
+}
+_NEXT_WITHOUT_GPU: Mapping[Mode, str] = {
+    mode: "a smaller size or fewer frames"
+    if mode == "model_cpu_offload_and_qfloat8"
+    else "--memory model_cpu_offload_and_qfloat8"
+    for mode in MODES
+}
+
+
+def _exhausted(mode: Mode, part: Part, device: torch.device, vae_tiling: bool) -> ModelError:
+    if part == "vae" and not vae_tiling:
+        mend = "--vae-tiling"
+    else:
+        mend = (_NEXT_WITHOUT_GPU if device.type == "cpu" else _NEXT)[mode]
+    where = "main memory" if device.type == "cpu" else f"{device}'s memory"
+    return ModelError(f"out of {where} at the {part.replace('_', ' ')}, memory mode {mode}; next, try {mend}")
+
+
+def _store_in_8_bits(transformer: nn.Module) -> int:
+    """Keep weights in 8 bits and compute in the type they had, but for what the model says is too delicate.
+
+    Adapters keep their digits: they are small, and their updates are smaller than a step of 8 bits.
+
+    Returns:
+        How many layers were left as they are, since a weight would overflow.
+    """
+    delicate = re.compile("|".join([*(getattr(transformer, "_skip_layerwise_casting_patterns", None) or ()), "lora_"]))
+    left = 0
+    for name, layer in transformer.named_modules():
+        if not isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d) or delicate.search(name):
+            continue
+        if any(parameter.abs().max() > QFLOAT8_LARGEST for parameter in layer.parameters()):
+            left += 1
+            continue
+        dtype = layer.weight.dtype
+        # One layer at a time: given the whole model, diffusers would also cast what goes into the adapters.
+        apply_layerwise_casting(layer, QFLOAT8, dtype, skip_modules_pattern=None)  # type: ignore[arg-type]
+    return left
+
+
+def _offload_layers(part: nn.Module, device: torch.device, ahead: bool) -> None:
+    """Fetch each layer when it computes, and with a GPU the next one meanwhile."""
+    streams = ahead and device.type == "cuda"
+    apply_group_offloading(
+        part, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level", use_stream=streams
+    )
+
+
+def _gb(count: int) -> str:
+    return f"{count / MIB / 1024:.1f} GiB" if count >= 1024 * MIB else f"{count / MIB:.0f} MiB"
