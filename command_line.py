@@ -5,6 +5,7 @@ import glob
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from curation.export import FORMATS
@@ -98,22 +99,56 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
             training.add_argument("--output", required=True, metavar="RUN")
             _add_runner(training)
 
-    sampling = commands.add_parser("sample", help="sample videos from prompts")
+    _add_sampling(commands.add_parser("sample", help="sample pictures and videos from prompts, images and videos"))
+    return parser
+
+
+def _add_sampling(sampling: argparse.ArgumentParser) -> None:
     sampling.add_argument("model", metavar="MODEL", help="a training run, or a pipeline folder in diffusers layout")
     sampling.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
     sampling.add_argument("--prompts", metavar="FILE", help="one prompt a line")
-    sampling.add_argument("--output", required=True, metavar="DIR|FILE.mp4")
+    sampling.add_argument("--output", required=True, metavar="DIR|FILE.mp4|FILE.png")
     sampling.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
-    sampling.add_argument("--seed", type=int, default=0)
-    sampling.add_argument("--size", type=_size, metavar="WxH", help="default: what the model was trained for")
-    sampling.add_argument("--frames", type=int, metavar="N", help="4n+1")
+    seeding = sampling.add_mutually_exclusive_group()
+    seeding.add_argument("--seed", type=int, metavar="N", help="of the first prompt, the next has N+1; default 0")
+    seeding.add_argument("--seeds", metavar="0..9", help="every prompt with each of these: 0..9 or 1,5,8..10")
+    sampling.add_argument("--size", type=_size, metavar="WxH", help="default: the image's aspect, or as trained")
+    sampling.add_argument("--frames", type=int, metavar="N", help="4n+1; 1 makes a picture")
     sampling.add_argument("--fps", type=float)
+    sampling.add_argument("--image", type=Path, metavar="FILE", help="the first frame")
+    sampling.add_argument("--end-image", type=Path, metavar="FILE", help="the last frame")
+    sampling.add_argument("--video", type=Path, metavar="FILE", help="video (or image) to begin from")
+    sampling.add_argument(
+        "--mask", type=Path, metavar="FILE", help="as large as the video; white is generated"
+    )
+    sampling.add_argument("--strength", type=float, help="0 gives the video back, 1 forgets it; default 0.7, masked 1")
+    sampling.add_argument("--segments", type=int, metavar="N", help="continue the video to N times the model's frames")
+    sampling.add_argument("--length", type=int, metavar="N", help="frames in all, in place of --segments")
+    sampling.add_argument("--overlap", type=int, metavar="N", help="frames that segments share, 4n+1; default 5")
     sampling.add_argument("--steps", type=int, default=50)
     sampling.add_argument("--guidance", type=float, default=6.0, help="1 or less: none")
     sampling.add_argument("--sampler", metavar="NAME", help="default: the first that fits the weights")
-    sampling.add_argument("--lora", action="append", default=[], metavar="PATH[:SCALE]")
+    sampling.add_argument(
+        "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="may be given several times"
+    )
+    sampling.add_argument("--fuse-lora", action="store_true", help="put the LoRAs into the weights")
+    sampling.add_argument(
+        "--memory", default="auto", metavar="MODE",
+        help="none, model_cpu_offload, model_cpu_offload_and_qfloat8, sequential_cpu_offload, or auto (default)",
+    )  # fmt: skip
+    sampling.add_argument("--vae-tiling", action="store_true", help="less memory for large pictures")
+    sampling.add_argument("--cache-threshold", type=float, metavar="X", help="first-block caching; 0.05 is careful")
     sampling.add_argument("--threads", type=int, default=1, help="CPU threads; more pay for large models only")
-    return parser
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[_OneLineParser]") -> None:
+    judging = commands.add_parser("evaluate", help="judge samples by the operators, and beside the training clips")
+    judging.add_argument("words", nargs="+", metavar="SAMPLES", help="folder, file, glob or list; and operators.…=…")
+    judging.add_argument("--reference", metavar="OUT", help="the output of curate that the model was trained on")
+    judging.add_argument("--output", metavar="DIR", help="default: a folder `evaluation` within SAMPLES")
+    judging.add_argument("--config", metavar="FILE", help="recipe whose operators judge; default: the reference's own")
+    judging.add_argument("--weights", metavar="DIR", help="folder of model weights, looked into first")
+    _add_runner(judging)
 
 
 def _add_runner(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,11 @@ from types import TracebackType
 from captioners import CAPTIONERS
 from command_line import LONGEST_ERROR, parse, split_overrides
 from curation.errors import RunError, UserError
+from curation.evaluate.prompts import NAME as PROMPT
+from curation.evaluate.prompts import Prompts
+from curation.evaluate.request import plan_evaluation
+from curation.evaluate.run import evaluate
+from curation.evaluate.tell import render_evaluation, write_evaluation
 from curation.export import INTERNAL_NAME, export
 from curation.output import check_same_recipe, known_sources, prepare_folder, recipe_file
 from curation.outside_text import printable, printable_lines, without_secrets
@@ -26,13 +31,13 @@ from curation.runners import InlineRunner, Runner
 from curation.settings_file import read_yaml, render
 from curation.sources import find_sources
 from curation.summary import funnel, summarise
-from curation.types import Captioner
+from curation.types import Captioner, Operator
 from models.errors import ModelError
 from models.weights import FOLDER_VARIABLE, find_weights
 from operators import OPERATORS
 from train_bridge.config import TrainConfig, load_config
 
-TABLES = Tables(OPERATORS, CAPTIONERS)
+TABLES = Tables(OPERATORS, {**CAPTIONERS, PROMPT: Prompts})
 TRAIN_EXTRA = {"torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard", "huggingface_hub"}
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -213,16 +218,15 @@ def run_train(parsed: argparse.Namespace) -> int:
 
 
 def run_sample(parsed: argparse.Namespace) -> int:
-    """Sample videos from prompts."""
-    from train_bridge.sample import Lora, SampleRequest, read_prompts, sample
+    """Sample pictures and videos from prompts, images and videos."""
+    from train_bridge.sample import sample
+    from train_bridge.sample_request import Lora, Options, Request, each_of, parse_seeds, read_prompts
 
     width, height = parsed.size or (None, None)
-    request = SampleRequest(
-        model=Path(parsed.model),
-        prompts=(*parsed.prompt, *(read_prompts(Path(parsed.prompts)) if parsed.prompts else ())),
-        output=Path(parsed.output),
+    template = Request(
+        prompt="",
         negative=parsed.negative,
-        seed=parsed.seed,
+        seed=parsed.seed or 0,
         width_px=width,
         height_px=height,
         num_frames=parsed.frames,
@@ -230,12 +234,62 @@ def run_sample(parsed: argparse.Namespace) -> int:
         steps=parsed.steps,
         guidance=parsed.guidance,
         sampler=parsed.sampler,
-        loras=tuple(Lora.parse(text) for text in parsed.lora),
-        threads=parsed.threads,
+        image=parsed.image,
+        end_image=parsed.end_image,
+        video=parsed.video,
+        mask=parsed.mask,
+        strength=parsed.strength,
+        segments=parsed.segments,
+        length=parsed.length,
+        overlap=parsed.overlap,
     )
-    for path in sample(request):
+    prompts = (*parsed.prompt, *(read_prompts(Path(parsed.prompts)) if parsed.prompts else ()))
+    seeds = parse_seeds(parsed.seeds) if parsed.seeds is not None else None
+    options = Options(
+        loras=tuple(Lora.parse(text) for text in parsed.lora),
+        fuse_loras=parsed.fuse_lora,
+        memory=parsed.memory,
+        vae_tiling=parsed.vae_tiling,
+        cache_threshold=parsed.cache_threshold,
+    )
+    for path in sample(
+        Path(parsed.model), each_of(template, prompts, seeds), Path(parsed.output), options, parsed.threads
+    ):
         print(_shown(path))
     return 0
+
+
+def run_evaluate(parsed: argparse.Namespace) -> int:
+    """Judge samples by the operators, beside the clips that their model was trained on."""
+    files, overrides = split_overrides(parsed.words)
+    reference = Path(parsed.reference) if parsed.reference else None
+    if reference is not None:
+        need_table(reference)
+    _use_weights(parsed.weights)
+    request = plan_evaluation(
+        files,
+        overrides,
+        Path(parsed.config) if parsed.config else None,
+        reference,
+        Path(parsed.output) if parsed.output else None,
+        CONFIGS / "default.yaml",
+        TABLES,
+        _lacks,
+    )
+    found = evaluate(request, _runner(parsed))
+    print(f"\n{render_evaluation(found)}\n")
+    print(f"numbers   {_shown(write_evaluation(request, found))}\npage      {_shown(found.page)}")
+    return _tell_problems(found.problems)
+
+
+def _lacks(operator: Operator) -> str | None:
+    """Say which weights of an operator are not to be had here."""
+    try:
+        for name in getattr(operator, "needs", ()):
+            find_weights(name)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _train_config(parsed: argparse.Namespace) -> TrainConfig:
@@ -276,13 +330,20 @@ def _tell(out: Path, recipe: Recipe, outcome: Outcome) -> int:
         print(f"metadata  {_shown(out / INTERNAL_NAME)}")
     print(f"report    {_shown(out / PAGE_NAME)}\nrun       {_shown(out / 'run.json')}   ({outcome.wall_s:.1f} s)")
     if outcome.tally.problems:
-        first = printable_lines(without_secrets(outcome.tally.problems[0]))
-        print(f"error: {len(outcome.tally.problems)} internal errors; the first:\n{first}", file=sys.stderr)
-        return 1
+        return _tell_problems(outcome.tally.problems)
     if not outcome.is_complete:
         print("stopped before the end; the same command goes on from here", file=sys.stderr)
         return 1
     return 0
+
+
+def _tell_problems(problems: Sequence[str]) -> int:
+    """Print the first of the internal errors of a run; give its exit code."""
+    if not problems:
+        return 0
+    first = printable_lines(without_secrets(problems[0]))
+    print(f"error: {len(problems)} internal errors; the first:\n{first}", file=sys.stderr)
+    return 1
 
 
 def _shown(path: Path) -> str:
@@ -299,6 +360,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": run_plan,
     "train": run_train,
     "sample": run_sample,
+    "evaluate": run_evaluate,
     "weights": run_weights,
 }
 

@@ -36,6 +36,7 @@ def known_ends(first: torch.Tensor | None, last: torch.Tensor | None, num_frames
     return Known(pixels, mask)
 
 
+@torch.no_grad()
 def source_of_first(vae: AutoencoderKLMagvit, first: torch.Tensor, num_frames: int) -> Source:
     """Let a model without condition channels begin with given frames: their latents are kept in every step.
 

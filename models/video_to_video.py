@@ -10,6 +10,7 @@ from models.generate import Source
 from models.video_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, encode
 
 
+@torch.no_grad()
 def source_of_video(vae: AutoencoderKLMagvit, known: Known, strength: float, blends: bool) -> Source:
     """Begin from a video's latents.
 

@@ -7,7 +7,8 @@ from typing import Literal
 from curation.export import INTERNAL_NAME
 from train_bridge.config import load_config
 from train_bridge.run import train
-from train_bridge.sample import SampleRequest, sample
+from train_bridge.sample import sample
+from train_bridge.sample_request import Request, each_of
 
 
 def train_demo(
@@ -34,4 +35,5 @@ def train_demo(
     model = train(config, out / "video", runner, ray_address)
     captions = [row["text"] for row in json.loads((curated / INTERNAL_NAME).read_text(encoding="utf-8"))]
     print("\nsampling …", flush=True)
-    return sample(SampleRequest(model, tuple(sorted(set(captions))[:2]), out / "samples", steps=25, guidance=2.0))
+    requests = each_of(Request("", steps=25, guidance=2.0), sorted(set(captions))[:2])
+    return sample(model, requests, out / "samples")
