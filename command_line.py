@@ -100,6 +100,7 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
             _add_runner(training)
 
     _add_sampling(commands.add_parser("sample", help="sample pictures and videos from prompts, images and videos"))
+    _add_evaluate(commands)
     return parser
 
 

@@ -1,0 +1,142 @@
+"""Measuring by the steps of curation: the samples, and training clips for scores that their table lacks."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.errors import RunError, UserError
+from curation.evaluate.population import WHERE, Population, score_columns
+from curation.evaluate.prompts import prompt_of
+from curation.evaluate.recipe import same_scores
+from curation.files import atomic_write, make_folder, writing
+from curation.lock import locked
+from curation.pipeline import curate
+from curation.recipe import Recipe, render_recipe
+from curation.runners import Runner
+from curation.sources import find_sources
+from curation.table import read_table
+from curation.types import Captioner, Source
+
+STAMP = "made_of.json"
+MOST_AGAIN = 2000
+"""training clips measured for scores that their table lacks; of more, so many are drawn by their ids"""
+VECTORS = {"temporal_hash": "temporal_hash", "embedding": "embedding"}
+"""columns that neighbours are found by, and the operators that write them"""
+
+
+def measure(
+    sources: Sequence[Source], out: Path, recipe: Recipe, captioner: Captioner, runner: Runner
+) -> tuple[pa.Table, list[str]]:
+    """Measure every source as one clip; what a stopped run has done is kept, what is out of date is not.
+
+    Args:
+        sources: what to measure.
+        out: an output of curation, made here.
+        recipe: from `judging_recipe`.
+        captioner: likewise.
+        runner: carries it out.
+
+    Returns:
+        All rows, and the tracebacks of internal errors.
+
+    Raises:
+        UserError: `out` holds something else.
+        RunError: it was stopped before the end.
+    """
+    _begin(out, _stamp(sources, recipe))
+    outcome = curate(list(sources), out, recipe, captioner, runner)
+    if not outcome.is_complete:
+        raise RunError("stopped before the end; the same command goes on from here")
+    return read_table(out, recipe.writers), outcome.tally.problems
+
+
+def training_clips(
+    reference: tuple[Path, Recipe], out: Path, recipe: Recipe, captioner: Captioner, runner: Runner
+) -> tuple[Population, dict[str, str], list[str]]:
+    """Give the accepted clips of an output of `curate` with the scores that samples are measured by.
+
+    Scores are taken from its table where they were measured by the same settings, else measured on the clips' files.
+
+    Args:
+        reference: the output's folder and recipe.
+        out: folder for what is measured here.
+        recipe: that of the samples.
+        captioner: likewise.
+        runner: carries it out.
+
+    Returns:
+        The clips; operators that they have no scores of, with the reason; the tracebacks of internal errors.
+
+    Raises:
+        UserError: nothing is accepted.
+        RunError: it was stopped before the end.
+    """
+    folder, kept = reference
+    same = same_scores(recipe, kept)
+    columns = [*WHERE, *(c.name for c in score_columns(same)), *(c for c, name in VECTORS.items() if name in same)]
+    table = read_table(folder, kept.writers, columns)
+    clips = table.filter(pc.equal(table["status"], "accepted"))
+    if not len(clips):
+        raise UserError(
+            f"--reference {folder}: none of its clips is accepted; change its rules: run_pipeline.py select"
+        )
+    lacking = {name: op for name, op in recipe.operators.items() if name not in same}
+    left_out = {}
+    if lacking.pop("caption_alignment", None) is not None:
+        left_out["caption_alignment"] = "the reference has not compared its captions"
+    files = [str(folder / path) for path in _drawn(clips) if (folder / path).is_file()] if lacking else []
+    if not files:
+        return Population(clips), left_out | dict.fromkeys(lacking, "neither scores nor files in the reference"), []
+    again, problems = measure(find_sources(files), out, replace(recipe, operators=lacking), captioner, runner)
+    named = [c.name for c in score_columns(list(lacking))] + [c for c, name in VECTORS.items() if name in lacking]
+    return Population(clips, _as_clips(again, clips, named), frozenset(named)), left_out, problems
+
+
+def _drawn(clips: pa.Table) -> list[str]:
+    """Give the files of a bounded number of clips; ids are hashes, so that the first by id are drawn at random."""
+    with_file = clips.filter(pc.is_valid(clips["clip_path"]))
+    paths: list[str] = with_file.take(pc.sort_indices(with_file["clip_id"])[:MOST_AGAIN])["clip_path"].to_pylist()
+    return paths
+
+
+def _as_clips(again: pa.Table, clips: pa.Table, named: Sequence[str]) -> pa.Table:
+    """Give rows measured on files as rows of the clips whose files they are: the first row of each file."""
+    ids = pa.array([path.rpartition(".")[0] for path in again["source_path"].to_pylist()], pa.string())
+    first = pc.index_in(clips["clip_id"].combine_chunks(), ids)
+    measured = pc.is_valid(first)
+    found = clips.select(list(WHERE)).filter(measured)
+    scores = again.select(list(named)).take(first.filter(measured))
+    for name in named:
+        found = found.append_column(name, scores[name])
+    return found
+
+
+def _stamp(sources: Sequence[Source], recipe: Recipe) -> str:
+    """Tell what is measured by what: files with their times and prompts, and the recipe."""
+    files = [[s.root, s.path, s.size_bytes, s.mtime_ns, prompt_of(s.file)] for s in sources]
+    text = json.dumps([sorted(files, key=str), render_recipe(recipe)])
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
+
+
+def _begin(out: Path, stamp: str) -> None:
+    """Make a folder for what is measured; one that was made of something else is emptied.
+
+    Raises:
+        UserError: what lies there is not ours, or in use.
+    """
+    file = out / STAMP
+    if out.is_dir() and any(out.iterdir()):
+        if not file.is_file():
+            raise UserError(f"{out}: holds something else than an evaluation; give another --output")
+        if file.read_text(encoding="utf-8") == stamp:
+            return
+        with locked(out), writing(out):
+            shutil.rmtree(out)
+    make_folder(out)
+    atomic_write(file, stamp)

@@ -1,0 +1,83 @@
+"""What to evaluate, checked before anything is measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curation.errors import UserError
+from curation.evaluate.recipe import judging_recipe
+from curation.evaluate.samples import find_samples
+from curation.output import recipe_file
+from curation.outside_text import printable
+from curation.recipe import Recipe, Tables, load_recipe
+from curation.types import Captioner, Operator, Source
+
+FOLDER = "evaluation"
+"""within the samples, where no other place is named"""
+MAY_CHANGE = ("operators.", "limits.", "workers.", "reader=")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        sources: the samples' files.
+        out: where the evaluation is written.
+        recipe: what measures them.
+        captioner: takes their prompts for their captions.
+        reference: folder and recipe of the output that the model was trained on; None: nothing to compare with.
+        left_out: operators of the recipe that cannot run here, with the reason.
+    """
+
+    sources: tuple[Source, ...]
+    out: Path
+    recipe: Recipe
+    captioner: Captioner
+    reference: tuple[Path, Recipe] | None
+    left_out: dict[str, str]
+
+
+def plan_evaluation(
+    inputs: Sequence[str],
+    overrides: Sequence[str],
+    config: Path | None,
+    reference: Path | None,
+    out: Path | None,
+    default: Path,
+    tables: Tables,
+    lacks: Callable[[Operator], str | None],
+) -> Request:
+    """Check a request and choose the operators: those of `config`, else of the reference, else of `default`.
+
+    Args:
+        inputs: files, folders, globs or lists of samples.
+        overrides: `operators.NAME.key=value`; limits and workers as well.
+        config: a recipe whose operators are asked for; one that cannot run here is an error.
+        reference: an output of `curate`; operators of its recipe that cannot run here are left out.
+        out: null: a folder within the first input.
+        default: recipe file where neither is given.
+        tables: the operators and captioners there are.
+        lacks: says what an operator lacks to run here, None for nothing.
+
+    Raises:
+        UserError: no samples, a reference without table, or operators that cannot be.
+    """
+    for text in overrides:
+        if not text.startswith(MAY_CHANGE):
+            raise UserError(
+                f"'{printable(text, 200)}': evaluate changes operators only, such as operators.motion=false"
+            )
+    if not inputs:
+        raise UserError("evaluate needs samples: a folder that `sample` wrote, or video files")
+    first = Path(inputs[0])
+    out = out or (first if first.is_dir() else first.parent) / FOLDER
+    sources = find_samples(inputs, out)
+    file = config or (recipe_file(reference) if reference else default)
+    asked, _ = load_recipe(file, overrides, tables)
+    wanting = {name: word for name, op in asked.operators.items() if (word := lacks(op)) is not None}
+    if wanting and config is not None:
+        raise UserError(next(iter(wanting.values())))
+    recipe, captioner = judging_recipe(asked, tables, lacks)
+    kept = None if reference is None else (reference, load_recipe(recipe_file(reference), [], tables)[0])
+    return Request(tuple(sources), out, recipe, captioner, kept, wanting)

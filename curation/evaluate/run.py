@@ -1,0 +1,116 @@
+"""An evaluation from samples to `evaluate.json`: measure, compare, find neighbours, write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from curation.errors import UserError
+from curation.evaluate.distances import Overall, ScoreDistance, compare
+from curation.evaluate.measure import measure, training_clips
+from curation.evaluate.nearest import Nearest, compared_with, find_nearest
+from curation.evaluate.population import Population, numbers, score_columns
+from curation.evaluate.request import Request
+from curation.output import prepare_folder
+from curation.report.compare import write_comparison
+from curation.report.write import Budget
+from curation.runners import Runner
+
+SAMPLES = "samples"
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        samples: samples, also those that could not be read.
+        failed: those, as (path, error).
+        without_prompt: samples beside which no prompt lies.
+        training_clips: clips of the reference that the samples' scores are compared with; null without one.
+        scores: one by one.
+        overall: in one number; null where there is nothing to compare with.
+        nearest: neighbours of each sample, the nearest pair first.
+        nearest_of: training clips among which they were looked for.
+        short_sides_px: medians of samples and training clips.
+        left_out: operators that did not run, or have nothing to be compared with, and why.
+        page: what shows it all; null: nothing is compared, the report of the samples is `out/samples/report.html`.
+        problems: tracebacks of internal errors.
+    """
+
+    samples: int
+    failed: list[tuple[str, str]]
+    without_prompt: int
+    training_clips: int | None
+    scores: list[ScoreDistance]
+    overall: Overall | None
+    nearest: list[Nearest]
+    nearest_of: int
+    short_sides_px: tuple[float | None, float | None]
+    left_out: dict[str, str]
+    page: Path
+    problems: list[str]
+
+
+def evaluate(request: Request, runner: Runner) -> Evaluation:
+    """Measure samples and set them beside the training clips.
+
+    Raises:
+        UserError: the output cannot be written, or nothing of the reference can be compared with the samples.
+        RunError: it was stopped before the end; the same command goes on.
+    """
+    prepare_folder(request.out)
+    recipe, own_out = request.recipe, request.out / SAMPLES
+    left_out = dict(request.left_out)
+    reference: Population | None = None
+    problems: list[str] = []
+    if request.reference is not None:  # first, since what is wrong with it is known at once
+        reference, unmeasured, problems = training_clips(
+            request.reference, request.out / REFERENCE, recipe, request.captioner, runner
+        )
+        left_out |= unmeasured
+    table, more = measure(request.sources, own_out, recipe, request.captioner, runner)
+    samples = Population(table)
+    if reference is not None:
+        reference = _of_same_types(request, samples, reference)
+    scores, overall = compare(samples, reference, score_columns(list(recipe.operators)))
+    page = own_out / "report.html"
+    if request.reference is not None:
+        page = request.out / "compare.html"
+        write_comparison(request.reference, (own_out, recipe), page, Budget())
+    failed = table.filter(pc.equal(table["status"], "failed"))
+    prompts = table.filter(pc.and_(pc.not_equal(table["status"], "failed"), pc.is_null(table["caption"])))
+    sides = [
+        float(np.nanmedian(values)) if np.isfinite(values).any() else None
+        for values in (numbers(p.clips, "short_side_px") for p in (samples, reference) if p is not None)
+    ]
+    return Evaluation(
+        samples=len(request.sources),
+        failed=list(zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True)),
+        without_prompt=len(prompts),
+        training_clips=None if reference is None else len(reference.clips),
+        scores=scores,
+        overall=overall,
+        nearest=[] if reference is None else find_nearest(samples, reference),
+        nearest_of=0 if reference is None else compared_with(reference),
+        short_sides_px=(sides[0], sides[1] if len(sides) > 1 else None),
+        left_out=left_out,
+        page=page,
+        problems=[*problems, *more],
+    )
+
+
+def _of_same_types(request: Request, samples: Population, reference: Population) -> Population:
+    """Give the training clips of the samples' own kind: pictures are not compared with videos.
+
+    Raises:
+        UserError: there is none.
+    """
+    types = [kind for kind in pc.unique(samples.clips["type"]).to_pylist() if kind is not None]
+    found = reference.of_types(types) if types else reference
+    if not len(found.clips):
+        named = request.reference[0] if request.reference else ""
+        raise UserError(f"--reference {named}: no accepted {' or '.join(types)} to compare the samples with")
+    return found

@@ -1,0 +1,38 @@
+"""Which files of a folder of samples are samples."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from curation.errors import UserError
+from curation.output import recipe_file
+from curation.outside_text import printable
+from curation.sources import find_sources, looks_like_image
+from curation.types import Source
+
+
+def find_samples(inputs: Sequence[str], out: Path) -> list[Source]:
+    """Find the generated clips and pictures that the inputs name.
+
+    A picture beside a video of the same name is its contact sheet, and is left out; so is what lies in `out`.
+
+    Args:
+        inputs: files, folders, globs or lists, as `curate` takes them.
+        out: where the evaluation is written, which may be inside a folder of samples.
+
+    Raises:
+        UserError: an input that cannot be read, holds no sample, or is an output of `curate`.
+    """
+    for text in inputs:
+        if recipe_file(Path(text)).is_file():
+            raise UserError(
+                f"{printable(text, 300)}: an output of curate, no folder of samples; give its train/, "
+                "or set two outputs side by side: run_pipeline.py report A B"
+            )
+    inside = f"{os.path.abspath(out)}{os.sep}"
+    found = [source for source in find_sources(inputs) if not str(source.file).startswith(inside)]
+    films = {source.file.with_suffix("") for source in found if not looks_like_image(source.file)}
+    samples = [s for s in found if not (looks_like_image(s.file) and s.file.with_suffix("") in films)]
+    if not samples:
+        raise UserError(f"{printable(inputs[0], 300)}: no generated clip in it besides the evaluation's own files")
+    return samples
