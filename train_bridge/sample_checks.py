@@ -13,10 +13,11 @@ from models.generate import steps_done
 from models.long_video import length_of, segments_for
 from models.lora import apply_lora
 from models.lora_files import DIFFUSERS_FILE, LoraWeights, read_lora
+from models.memory import check_mode
 from models.samplers import make_scheduler
 from models.video_vae import TEMPORAL_STRIDE
 from train_bridge.parts import read_json
-from train_bridge.sample_media import Medium, look, look_at_image, nearest_16, size_for
+from train_bridge.sample_media import Medium, look, look_at_image, nearest_16, read_mask, size_for
 from train_bridge.sample_request import HINTS_FILE, PUBLISHED, STRENGTH, Lora, Options, Request
 from train_bridge.types import Bucket
 
@@ -89,6 +90,7 @@ def read_model(model: Path, options: Options) -> ModelFacts:
         UserError: parts that do not fit each other, or an option that cannot be.
         ModelError: likewise, told by the models.
     """
+    check_mode(options.memory)
     bundle = read_bundle(model)
     file = bundle.folder / HINTS_FILE
     hints = PUBLISHED | (read_json(file) if file.is_file() else {})
@@ -137,6 +139,12 @@ def check(request: Request, model: ModelFacts) -> Job:
         _check_mask(video, mask)
     if num_frames == 1 and (image or end_image):
         raise UserError("--image with one frame: nothing is left to be made; ask for more --frames")
+    one = Bucket(1, height, width)
+    for medium in (image, end_image):
+        if medium:
+            medium.read(one)  # a damaged file is told of now
+    if mask and mask.row.kind == "image":
+        read_mask(mask, one, None)
     strength = 1.0
     if video:
         strength = request.strength if request.strength is not None else (1.0 if mask else STRENGTH)

@@ -96,4 +96,4 @@ def _known(job: Job, pixels: Pixels) -> Known:
 
 
 def _signed(frames: np.ndarray) -> torch.Tensor:
-    return to_signed(torch.from_numpy(frames)[None])
+    return to_signed(torch.from_numpy(frames.copy())[None])  # Pillow gives pixels that must not be written
