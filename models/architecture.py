@@ -87,6 +87,17 @@ class Architecture(Protocol):
         """
         ...
 
+    def widen(self, model: nn.Module) -> None:
+        """Give a text-to-video model condition channels (C + 1 + C in all), in place.
+
+        Their weights are zero: until they are trained it sees nothing of the condition and predicts what it did.
+        """
+        ...
+
+    def set_reference_noise(self, model: nn.Module, noisy: bool) -> None:
+        """Note in a model's configuration whether known pixels bear noise (`conditions.SAMPLING_NOISE`)."""
+        ...
+
     def unused_parameters(self, model: nn.Module) -> list[str]:
         """Name parameters that no output depends on, which data parallelism must know as frozen."""
         ...

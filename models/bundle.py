@@ -14,6 +14,7 @@ from models.errors import ModelError
 from models.safetensors_file import whole_file, whole_folder
 
 PIPELINE_CLASS = "EasyAnimatePipeline"
+INPAINT_CLASS = "EasyAnimateInpaintPipeline"
 # Each component with the file that its library begins reading at.
 COMPONENTS: Mapping[str, str] = {
     "transformer": "config.json",
@@ -75,15 +76,18 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder=index.parent, classes=classes, **{name: index.parent / name for name in COMPONENTS})
 
 
-def write_model_index(folder: Path, components: Mapping[str, tuple[str, str]]) -> None:
-    """Write the `model_index.json` that `diffusers.EasyAnimatePipeline.from_pretrained` reads.
+def write_model_index(
+    folder: Path, components: Mapping[str, tuple[str, str]], pipeline_class: str = PIPELINE_CLASS
+) -> None:
+    """Write the `model_index.json` that `from_pretrained` of diffusers' pipelines reads.
 
     Args:
         folder: the pipeline folder; must exist.
         components: library and class of each component, such as
             `{"transformer": ("diffusers", "EasyAnimateTransformer3DModel"), …}`.
+        pipeline_class: the pipeline's class in diffusers.
     """
-    content = {"_class_name": PIPELINE_CLASS, "_diffusers_version": diffusers.__version__}
+    content = {"_class_name": pipeline_class, "_diffusers_version": diffusers.__version__}
     entries = {**content, **{name: list(pair) for name, pair in components.items()}}
     # As diffusers' own `ConfigMixin.to_json_string`, so that both write the same bytes.
     with whole_file(Path(folder) / "model_index.json") as temporary:

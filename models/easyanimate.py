@@ -38,6 +38,7 @@ TINY = {
     "add_norm_text_encoder": True,
     "add_noise_in_inpaint_model": False,
 }
+TINY_INPAINT = TINY | {"in_channels": 33, "add_noise_in_inpaint_model": True}
 V5_1_12B = {
     "num_attention_heads": 48,
     "attention_head_dim": 64,
@@ -57,7 +58,12 @@ class EasyAnimate:
     """The family as the trainer and the sampler use it."""
 
     class_name = "EasyAnimateTransformer3DModel"
-    presets: Mapping[str, Mapping[str, Any]] = {"tiny": TINY, "12b": V5_1_12B}
+    presets: Mapping[str, Mapping[str, Any]] = {
+        "tiny": TINY,
+        "tiny-inpaint": TINY_INPAINT,
+        "12b": V5_1_12B,
+        "12b-inpaint": V5_1_12B | {"in_channels": 33, "add_noise_in_inpaint_model": True},
+    }
     lora_targets: Sequence[str] = (
         "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
     )  # fmt: skip
@@ -110,6 +116,25 @@ class EasyAnimate:
             latents, timesteps, encoder_hidden_states=text, inpaint_latents=condition, return_dict=False
         )[0]
         return prediction
+
+    def widen(self, model: nn.Module) -> None:
+        """Add input channels with weights of zero; see `Architecture.widen`."""
+        config: Any = model.config
+        old: Any = model.proj
+        channels = 2 * config.out_channels + 1
+        wide: Any = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, bias=old.bias is not None)
+        wide = wide.to(old.weight.device, old.weight.dtype)
+        with torch.no_grad():
+            wide.weight.zero_()
+            wide.weight[:, : old.in_channels] = old.weight
+            if old.bias is not None:
+                wide.bias.copy_(old.bias)
+        model.proj = wide
+        model.register_to_config(in_channels=channels)  # type: ignore[operator]
+
+    def set_reference_noise(self, model: nn.Module, noisy: bool) -> None:
+        """Note whether known pixels bear noise, where diffusers' pipeline looks for it."""
+        model.register_to_config(add_noise_in_inpaint_model=noisy)  # type: ignore[operator]
 
     def unused_parameters(self, model: nn.Module) -> list[str]:
         """Name what only feeds the text stream of the last block, which nothing reads."""

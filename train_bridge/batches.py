@@ -5,8 +5,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -112,20 +112,34 @@ class EncodedVideo:
         return Batch(seeds=seeds, weights=read.weights, mean=mean, logvar=logvar, text=text)
 
 
+@dataclass(frozen=True)
+class Conditioned:
+    """Batches with what an inpaint model sees: each row's frames, masked anew each time.
+
+    Attributes:
+        batches: latents and texts.
+        frames: reads the same rows.
+        condition: (uint8 frames (B, T, H, W, 3), seeds) → (B, 1+C, f, h, w).
+    """
+
+    batches: Batches
+    frames: VideoFrames
+    condition: Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
+
+    def __call__(self, micro: MicroBatch, seeds: tuple[int, ...]) -> Batch:
+        """Read, mask, encode and stack."""
+        batch, read = self.batches(micro, seeds), self.frames(micro, seeds)
+        assert read.frames is not None
+        return replace(batch, weights=read.weights, condition=self.condition(read.frames, seeds))
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move a batch's tensors."""
-
-    def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.to(device, non_blocking=True)
-
-    return Batch(
-        batch.seeds,
-        batch.weights.to(device),
-        move(batch.mean),
-        move(batch.logvar),
-        move(batch.text),
-        move(batch.frames),
-    )
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in ("seeds", "weights")}
+    moved: dict[str, Any] = {
+        name: None if t is None else t.to(device, non_blocking=True) for name, t in tensors.items()
+    }
+    return replace(batch, weights=batch.weights.to(device), **moved)
 
 
 class Ahead:

@@ -60,8 +60,10 @@ class ModelSettings:
     """Which weights training starts from: a preset's name, or a folder."""
 
     base: str | None = key(None, "a pipeline folder in diffusers layout; gives every part that is not named here")
-    transformer: str | None = key(None, "preset (tiny, 12b) or folder with config.json and safetensors")
-    vae: str | None = key(None, "preset (tiny, magvit) or folder; text_to_video wants a trained one")
+    transformer: str | None = key(
+        None, "preset (tiny, 12b, tiny-inpaint, 12b-inpaint) or folder with config.json and safetensors"
+    )
+    vae: str | None = key(None, "preset (tiny, magvit) or folder; a transformer wants a trained one")
     text_encoder: str | None = key(None, "`tiny` (built here) or folder of a Qwen2-VL with its tokenizer beside it")
     text_tokens: int = key(256, "positions of the text; V5.1 weights were trained with 256 and need all of them")
 
@@ -86,6 +88,29 @@ class ObjectiveSettings:
     )
     shift: float = key(1.0, "flow: noise levels are pushed up by this factor, sigma·s / (1 + (s−1)·sigma)")
     text_dropout: float = key(0.1, "share of rows trained with the empty caption, for guidance")
+
+
+@dataclass(frozen=True)
+class InpaintSettings:
+    """What the model sees of the video that it learns to complete."""
+
+    masks: dict[str, float] = key(
+        {},
+        "share of each kind of mask, as {first_frames: 0.8, all: 0.2}, of box, all (text-to-video), first_frames, "
+        "both_ends, timed_box, noise, patches, ellipse, circle, frame_drop; empty: EasyAnimate V5's shares",
+    )
+    reference_noise: bool = key(True, "lay noise on the known pixels, of deviation exp(N(-3, 0.5)), as V5 does")
+    zeroed: float = key(
+        0.9, "share of wholly masked rows whose condition is all zeros, which is how V5 is asked for text-to-video"
+    )
+    widen: bool = key(
+        False, "begin from a text-to-video transformer: its condition channels are added with weights of zero"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        if not 0 <= self.zeroed <= 1:
+            raise ValueError(f"zeroed {self.zeroed} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -151,12 +176,15 @@ class LaunchSettings:
 class TrainConfig:
     """A resolved training config."""
 
-    method: Literal["text_to_video", "vae"] = key("text_to_video", "what is trained")
+    method: Literal["text_to_video", "inpaint", "vae"] = key(
+        "text_to_video", "text_to_video; inpaint: likewise, with images, videos and masks as condition; vae"
+    )
     data: DataSettings = key(DataSettings(), "which rows")
     buckets: BucketSettings = key(BucketSettings(), "which shapes and batches")
     model: ModelSettings = key(ModelSettings(), "which weights")
     lora: LoraSettings = key(LoraSettings(), "adapters")
-    objective: ObjectiveSettings = key(ObjectiveSettings(), "text_to_video: what is predicted")
+    objective: ObjectiveSettings = key(ObjectiveSettings(), "text_to_video, inpaint: what is predicted")
+    inpaint: InpaintSettings = key(InpaintSettings(), "inpaint: masks and noise")
     vae_loss: VaeLossSettings = key(VaeLossSettings(), "vae: the loss")
     train: TrainSettings = key(TrainSettings(), "how weights are changed")
     watch: WatchSettings = key(WatchSettings(), "what is written")

@@ -48,7 +48,7 @@ class FolderEncoders:
     def load_vae(self) -> EncodeFrames:
         """Load the VAE; its function takes uint8 (B, T, H, W, 3) and gives unscaled mean and logvar (B, C, f, h, w)."""
         quiet_libraries()
-        device, dtype = own_device(), self._dtype()
+        device, dtype = own_device(), self.dtype
         vae = load_vae(Path(self.vae), dtype).to(device).eval().requires_grad_(False)
 
         def encode(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,8 +61,10 @@ class FolderEncoders:
     def load_text(self) -> EncodeTexts:
         """Load the text encoder; its function gives (B, positions, D)."""
         quiet_libraries()
-        encoder = TextEncoder.load(Path(self.text), self.positions, self._dtype(), own_device())
+        encoder = TextEncoder.load(Path(self.text), self.positions, self.dtype, own_device())
         return lambda captions: encoder.encode(captions).float().cpu()
 
-    def _dtype(self) -> torch.dtype:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Give the type that they compute in here."""
         return torch.bfloat16 if self.half and own_device().type == "cuda" else torch.float32

@@ -11,7 +11,7 @@ from torch import nn
 from curation.errors import UserError
 from curation.files import atomic_folder, atomic_write
 from models.architecture import Architecture
-from models.bundle import place_component, write_model_index
+from models.bundle import INPAINT_CLASS, PIPELINE_CLASS, place_component, write_model_index
 from models.lora import export_lora, verify_exports
 from models.objectives import make_objective
 from models.text_encoder import CLASS_NAME as TEXT_CLASS
@@ -60,6 +60,8 @@ def export_run(config: TrainConfig, run: Path, parts: Parts) -> Path:
         put_weights(transformer, weights)
         _replace(model / "transformer", transformer)
     place_component(Path(parts.vae), model / "vae")
+    if config.method == "inpaint":
+        _note_causal(model / "vae" / "config.json")
     encoder, tokenizer = find_encoder(text_encoder_folder(parts, run))
     place_component(encoder, model / "text_encoder")
     place_component(tokenizer, model / "tokenizer")
@@ -76,6 +78,7 @@ def export_run(config: TrainConfig, run: Path, parts: Parts) -> Path:
             "tokenizer": ("transformers", "Qwen2Tokenizer"),
             "scheduler": ("diffusers", scheduler["_class_name"]),
         },
+        INPAINT_CLASS if config.method == "inpaint" else PIPELINE_CLASS,
     )
     atomic_write(model / HINTS_FILE, json.dumps(_hints(config, run), indent=2) + "\n")
     return model
@@ -130,6 +133,11 @@ def _export_adapter(
         difference = verify_exports(transformer, "default", temporary)
         if difference:
             raise UserError(f"{folder}: an exported adapter read back differs by {difference:g}; please report this")
+
+
+def _note_causal(file: Path) -> None:
+    """Add a key to a VAE's configuration that diffusers' inpaint pipeline reads and its VAE does not write."""
+    atomic_write(file, json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"cache_mag_vae": True}, indent=2))
 
 
 def _replace(folder: Path, network: nn.Module, scaling_factor: float | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from diffusers import AutoencoderKLMagvit
 from torch import nn
 
 from curation.errors import UserError
-from models.architecture import Architecture
+from models.architecture import Architecture, Shape
 from models.cost import peak_flops
 from models.discriminator import PatchGAN3D
 from models.generate import generate_latents
@@ -20,8 +21,9 @@ from models.objectives import Objective, make_objective
 from models.perceptual import load_lpips
 from models.samplers import make_scheduler
 from models.video_vae import TrainableVAE, decode_pixels
-from train_bridge.batches import Batches, CachedLatents, EncodedVideo, VideoFrames
+from train_bridge.batches import Batches, CachedLatents, Conditioned, EncodedVideo, VideoFrames
 from train_bridge.cache import CacheReader
+from train_bridge.conditions import encode_condition, show_condition
 from train_bridge.config import TrainConfig
 from train_bridge.encoders import FolderEncoders
 from train_bridge.fingerprint import latent_key, span_of, text_key
@@ -29,10 +31,10 @@ from train_bridge.methods.text_to_video import TextToVideo
 from train_bridge.methods.types import Batch, Method
 from train_bridge.methods.vae import VideoVae
 from train_bridge.parallel import Worker
-from train_bridge.parts import Parts, find_parts, load_transformer, load_vae, text_encoder_folder
+from train_bridge.parts import Parts, empty_vae, find_parts, load_transformer, load_vae, text_encoder_folder
 from train_bridge.pictures import contact_sheet, write_image
 from train_bridge.planner import Budget, Index, Schedule, plan_epoch
-from train_bridge.predict import Predictor, TransformerPredictor, VaePredictor
+from train_bridge.predict import InpaintPredictor, Predictor, TransformerPredictor, VaePredictor
 from train_bridge.rows_file import Prepared, read_rows
 from train_bridge.trainer import Job, Samples
 from train_bridge.types import Bucket, MicroBatch, TrainRow
@@ -49,11 +51,11 @@ def build_job(config: TrainConfig, run: Path, worker: Worker) -> Job:
         UserError: a part does not fit.
         ModelError: likewise.
     """
-    parts = find_parts(config.model, config.method)
+    parts = find_parts(config)
     prepared = read_rows(run / ROWS_FILE)
     budget = Budget(config.buckets.tokens_per_micro_batch, config.buckets.micro_batches_per_step)
     rows = Index.of(prepared.train, prepared.train_buckets)
-    build = _vae_job if config.method == "vae" else _text_to_video_job
+    build = _vae_job if config.method == "vae" else _transformer_job
     method, batches_of, configs, predictor, look, sample = build(config, run, worker, parts, prepared)
     validation = None
     if prepared.validation:
@@ -109,7 +111,7 @@ def _vae_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, prepa
     return method, VideoFrames, {"vae": config_of(vae)}, predictor, look, None
 
 
-def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, prepared: Prepared) -> Built:
+def _transformer_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, prepared: Prepared) -> Built:
     # A frozen base loses nothing by it; trained weights stay in float32 beneath autocast.
     half = torch.bfloat16 if config.lora.rank and config.train.precision == "bf16" else None
     family, transformer = load_transformer(parts, config.train.seed, half)
@@ -124,7 +126,7 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
         transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     objective = make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
     encoders = make_encoders(config, parts, run)
-    vae = load_vae(parts, 0).requires_grad_(False).to(worker.device)
+    vae = load_vae(parts, 0, encoders.dtype).requires_grad_(False).to(worker.device)
     cached = config.train.cache != "none"
     prompts = ["", *config.watch.prompts]
     if cached:
@@ -136,8 +138,14 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
     texts = texts.float().to(worker.device)
 
     def batches_of(rows: Sequence[TrainRow]) -> Batches:
+        if config.method == "inpaint":
+            frames = VideoFrames(rows)
+            return Conditioned(latents_of(rows, frames), frames, partial(encode_condition, vae, config.inpaint))
+        return latents_of(rows, VideoFrames(rows))
+
+    def latents_of(rows: Sequence[TrainRow], frames: VideoFrames) -> Batches:
         if not cached:
-            return EncodedVideo(VideoFrames(rows), encoders.load_vae(), encode_texts)
+            return EncodedVideo(frames, encoders.load_vae(), encode_texts)
 
         def key(row: int, bucket: Bucket) -> str:
             content_id = prepared.content_ids[str(rows[row].path)]
@@ -155,16 +163,25 @@ def _text_to_video_job(config: TrainConfig, run: Path, worker: Worker, parts: Pa
         scaling_factor=vae.config.scaling_factor,
     )
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
-    predictor = TransformerPredictor(config, shape, trained)
+    predictor = transformer_predictor(config, shape, trained, parts)
 
     def look(batch: Batch) -> np.ndarray:
         assert batch.mean is not None
-        return decode_pixels(vae, batch.mean.float().to(worker.device) * vae.config.scaling_factor)
+        shown = decode_pixels(vae, batch.mean.float().to(worker.device) * vae.config.scaling_factor)
+        if batch.condition is not None:  # what is known of each frame stands below it
+            shown = np.concatenate([shown, show_condition(vae, batch.condition)], axis=2)
+        return shown
 
     sample = None
     if config.watch.prompts and config.watch.sample_every:
         sample = _sampler(config, run, worker, method, vae, objective, texts, prepared)
     return method, batches_of, configs, predictor, look, sample
+
+
+def transformer_predictor(config: TrainConfig, shape: Shape, trained_parameters: int, parts: Parts) -> Predictor:
+    """Give what predicts a transformer's cost, with that of encoding its condition."""
+    transformer = TransformerPredictor(config, shape, trained_parameters)
+    return InpaintPredictor(transformer, empty_vae(parts)) if config.method == "inpaint" else transformer
 
 
 def add_adapter(transformer: nn.Module, family: Architecture, config: TrainConfig) -> None:
@@ -220,6 +237,8 @@ def _sampler(
 ) -> Samples:
     """Sample the config's prompts with fixed seeds, in the shape that most rows have."""
     shape = (vae.config.latent_channels, *prepared.train_buckets.commonest.latent_shape)
+    # Nothing known: an inpaint model's text-to-video.
+    nothing = torch.zeros(1, 1 + shape[0], *shape[1:]) if config.method == "inpaint" else None
 
     def sample(step: int, transformer: nn.Module) -> None:
         scheduler = make_scheduler(objective.scheduler_config(), config.watch.sample_steps)
@@ -228,7 +247,7 @@ def _sampler(
         for seed, text in enumerate(texts[1:]):
             latents = generate_latents(
                 method.family, transformer, scheduler, text[None], texts[:1], shape, config.watch.sample_steps,
-                guidance=3.0, generator=torch.Generator().manual_seed(seed),
+                guidance=3.0, generator=torch.Generator().manual_seed(seed), condition=nothing,
             )  # fmt: skip
             videos.append(decode_pixels(vae, latents)[0])
         transformer.train()

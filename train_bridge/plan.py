@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from curation.errors import UserError
 from models.cost import ASSUMED_SHARE_OF_PEAK, PEAK_TFLOPS, peak_flops
 from train_bridge.buckets import Assignment, assign
+from train_bridge.conditions import mask_probabilities
 from train_bridge.config import TrainConfig
 from train_bridge.facts import probe_rows
 from train_bridge.metadata import read_metadata
@@ -163,7 +164,7 @@ def check_memory(config: TrainConfig, plan: Plan) -> None:
     mends = [f"lower buckets.tokens_per_micro_batch (now {config.buckets.tokens_per_micro_batch})"]
     if not config.train.gradient_checkpointing:
         mends.insert(0, "set train.gradient_checkpointing=true")
-    if not config.lora.rank and config.method == "text_to_video":
+    if not config.lora.rank and config.method != "vae":
         mends.append("train adapters with lora.rank=64")
     if config.launch.workers > 1 and config.launch.sharding == "ddp":
         mends.append("share the weights with launch.sharding=fsdp")
@@ -192,6 +193,8 @@ def render_plan(config: TrainConfig, plan: Plan) -> str:
         f"{plan.steps_per_epoch} steps an epoch of {config.buckets.micro_batches_per_step} micro-batches each, "
         f"{plan.fillers} rows repeated with weight 0 to fill them, none dropped",
     ]
+    if config.method == "inpaint":
+        lines.append(f"masks: {_shares(mask_probabilities(config.inpaint))}")
     if rows.train_buckets.upscaled:
         lines.append(f"{rows.train_buckets.upscaled} rows are enlarged: every size has more pixels than they")
     epochs = config.train.steps / plan.steps_per_epoch
@@ -212,6 +215,11 @@ def _refusals(refused: Sequence[Refusal]) -> list[str]:
         first = next(r for r in refused if (r.key, r.reason) == (key, reason))
         lines.append(f"  {count:>7} {key}: {reason}; {first.mend} (first: {first.where})")
     return lines
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    total = sum(shares.values())
+    return ", ".join(f"{name} {share / total:.0%}" for name, share in shares.items() if share)
 
 
 def _fitting(

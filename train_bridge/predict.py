@@ -1,15 +1,17 @@
 """What one micro-batch costs, by method, predicted without weights or data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
 import torch
+from diffusers import AutoencoderKLMagvit
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.architecture import Shape
 from models.cost import Memory, saved_bytes, training_flops, training_memory
-from models.video_vae import TrainableVAE
+from models.live_memory import peak_bytes
+from models.video_vae import TrainableVAE, encode_moments
 from train_bridge.config import TrainConfig
 from train_bridge.types import Bucket
 
@@ -60,6 +62,43 @@ class TransformerPredictor:
             ema=train.ema is not None,
             shards=max(1, launch.workers) if launch.sharding == "fsdp" else 1,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class InpaintPredictor:
+    """The transformer by formula, and what encoding each row's masked video adds, by its shapes on the meta device.
+
+    Attributes:
+        transformer: trained.
+        vae: frozen, on the meta device; it encodes one row after the other while the transformer computes.
+    """
+
+    transformer: TransformerPredictor
+    vae: AutoencoderKLMagvit
+
+    def flops(self, bucket: Bucket) -> float:
+        """Give forward and backward FLOPs of one row, and those of encoding it."""
+        return self.transformer.flops(bucket) + self._encoding(bucket)[0]
+
+    def memory(self, bucket: Bucket, rows: int) -> Memory:
+        """Give one device's peak for a micro-batch."""
+        found, size = self.transformer.memory(bucket, rows), self._size()
+        weights = size * sum(p.numel() for p in self.vae.parameters())
+        return replace(
+            found, weights=found.weights + weights, activations=found.activations + self._encoding(bucket)[1]
+        )
+
+    def _size(self) -> int:
+        return 2 if self.transformer.config.train.precision == "bf16" else 4
+
+    @lru_cache(maxsize=256)  # noqa: B019 - one predictor lives as long as the plan
+    def _encoding(self, bucket: Bucket) -> tuple[float, int]:
+        frames = torch.zeros(1, 3, bucket.num_frames, bucket.height_px, bucket.width_px, device="meta")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            encode_moments(self.vae, frames)
+        with torch.no_grad():
+            peak = peak_bytes(lambda: encode_moments(self.vae, frames))
+        return float(counter.get_total_flops()), peak * self._size() // 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,21 +19,23 @@ from curation.lock import locked
 from curation.outside_text import printable, printable_lines
 from curation.settings import plain
 from curation.settings_file import render
-from models.architectures import ARCHITECTURES, build_empty
+from models.architectures import ARCHITECTURES
 from models.lora import trainable
+from models.masks import check_probabilities
 from models.objectives import make_objective
 from models.quiet import quiet_libraries
 from models.video_vae import PRESETS, TrainableVAE
 from train_bridge.cache_build import CacheItem, CacheRunner, InlineRunner, build_cache
+from train_bridge.conditions import mask_probabilities
 from train_bridge.config import TrainConfig, load_config
 from train_bridge.fingerprint import content_ids
 from train_bridge.finish import export_run
-from train_bridge.job import CONFIG_FILE, ROWS_FILE, add_adapter, cache_folder, make_encoders
+from train_bridge.job import CONFIG_FILE, ROWS_FILE, add_adapter, cache_folder, make_encoders, transformer_predictor
 from train_bridge.parallel import own_device
-from train_bridge.parts import TINY_TEXT, Parts, find_parts, load_vae
+from train_bridge.parts import TINY_TEXT, Parts, empty_transformer, find_parts, load_vae
 from train_bridge.plan import Plan, Rows, check_memory, collect_rows, make_plan, render_plan
 from train_bridge.planner import places_of_rank
-from train_bridge.predict import Predictor, TransformerPredictor, VaePredictor
+from train_bridge.predict import Predictor, VaePredictor
 from train_bridge.rows_file import without, write_rows
 
 # What may differ when a run goes on: how long, on what, and what is written; the weights would not be others.
@@ -80,7 +82,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
         print(printable_lines(render_plan(config, plan)))
         check_memory(config, plan)
         ids: dict[str, str] = {}
-        if config.method == "text_to_video" and config.train.cache != "none":
+        if config.method != "vae" and config.train.cache != "none":
             rows, ids = _build_cache(config, run, parts, rows, _cache_runner(runner, ray_address))
         atomic_write(run / CONFIG_FILE, render(config))
         write_rows(run / ROWS_FILE, rows, ids)
@@ -118,11 +120,13 @@ def check_config(config: TrainConfig) -> Parts:
         ModelError: likewise, told by the models.
     """
     places_of_rank(config.buckets.micro_batches_per_step, 0, max(1, config.launch.workers))
-    parts = find_parts(config.model, config.method)
-    if config.method == "text_to_video":
+    if config.method == "inpaint":
+        check_probabilities(mask_probabilities(config.inpaint))
+    parts = find_parts(config)
+    if config.method != "vae":
         make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
     elif config.lora.rank:
-        raise UserError("lora.rank: adapters are for text_to_video; the VAE is trained whole")
+        raise UserError("lora.rank: adapters are for transformers; the VAE is trained whole")
     elif config.launch.sharding == "fsdp":
         raise UserError("launch.sharding fsdp: divides the transformer's blocks; the VAE is trained with ddp")
     if config.train.optimizer == "adamw_8bit" and not (torch.cuda.is_available() or config.launch.gpus_per_worker):
@@ -135,13 +139,12 @@ def make_predictor(config: TrainConfig, parts: Parts) -> Predictor:
     if config.method == "vae":
         with torch.device("meta"):
             return VaePredictor(config, TrainableVAE(load_vae(parts, 0)))
-    assert parts.transformer is not None
-    family, model = build_empty(parts.transformer)
+    family, model = empty_transformer(parts)
     shape = family.shape(model)
     if config.lora.rank:
         with torch.device("meta"):
             add_adapter(model, family, config)
-    return TransformerPredictor(config, shape, sum(p.numel() for p in trainable(model)))
+    return transformer_predictor(config, shape, sum(p.numel() for p in trainable(model)), parts)
 
 
 def _build_cache(

@@ -107,7 +107,8 @@ class Trainer:
         meter = Meter(job.peak_flops)
         if self.step == 0 and job.first_batch is not None and self.worker.rank == 0:
             micros = self._step_plan(0)
-            job.first_batch(micros, [job.batches(micro, (0,) * len(micro.rows)) for micro in micros[:2]])
+            seeds = [row_seeds(job.config.train.seed, "step 0", place, len(m.rows)) for place, m in enumerate(micros)]
+            job.first_batch(micros, [job.batches(micro, s) for micro, s in zip(micros[:2], seeds, strict=False)])
         ahead = Ahead(job.batches, self._items(self.step, steps))
         batches = iter(ahead)
         try:

@@ -1,4 +1,7 @@
-"""Text to video: the transformer learns the objective on cached or freshly encoded latents."""
+"""Text to video: the transformer learns the objective on cached or freshly encoded latents.
+
+Inpainting is the same with a condition in the batch, which no dropout touches.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,6 +78,9 @@ class TextToVideo:
         timesteps = self.objective.timesteps(quantiles.to(device))
         text = torch.where(dropped.to(device).view(-1, 1, 1), self.empty_text.to(batch.text), batch.text)
         noisy = self.objective.corrupt(latents, noise, timesteps)
-        prediction = self.family.predict(networks[self.main], noisy, timesteps.to(noisy.dtype), text.to(noisy.dtype))
+        condition = None if batch.condition is None else batch.condition.to(noisy.dtype)
+        prediction = self.family.predict(
+            networks[self.main], noisy, timesteps.to(noisy.dtype), text.to(noisy.dtype), condition
+        )
         target = self.objective.target(latents, noise, timesteps)
         return (prediction.float() - target.float()).square().flatten(1).mean(1)

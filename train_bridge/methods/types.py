@@ -12,7 +12,7 @@ Networks = Mapping[str, nn.Module]
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch on its device: either latents and texts, or frames.
+    """One micro-batch on its device: either latents and texts (with a condition), or frames.
 
     Attributes:
         seeds: one for each row, from which all its noise is drawn, so that it is the same at any world size.
@@ -21,6 +21,7 @@ class Batch:
         logvar: likewise.
         text: (B, L, D).
         frames: uint8 (B, T, H, W, 3).
+        condition: (B, 1+C, f, h, w), scaled (`models.conditions`); None for models without condition channels.
     """
 
     seeds: tuple[int, ...]
@@ -29,6 +30,7 @@ class Batch:
     logvar: torch.Tensor | None = None
     text: torch.Tensor | None = None
     frames: torch.Tensor | None = None
+    condition: torch.Tensor | None = None
 
 
 class Method(Protocol):
