@@ -19,6 +19,7 @@ from models import magvit
 from models.errors import ModelError, check_weights, one_line
 from models.magvit import Stretch
 from models.vae_init import init_vae
+from models.vae_tiling import in_tiles, needs_tiles
 
 TEMPORAL_STRIDE = 4
 """frames per latent frame after the first: 4n+1 frames become n+1 latent frames"""
@@ -101,7 +102,8 @@ def encode_moments(
     """Encode frames to the posterior's mean and log variance, unscaled.
 
     Args:
-        vae: the autoencoder; it is not changed.
+        vae: the autoencoder; it is not changed. With `enable_tiling` called, pictures larger than a tile are walked
+            in tiles.
         frames: (B, 3, T, H, W) in −1..1, floating point; T = 4n+1, sides multiples of 8.
         checkpointing: recompute activations in the backward pass: less memory, a third slower.
         frames_at_once: bound on memory, a multiple of 4; the result does not depend on it. None: the whole
@@ -117,11 +119,19 @@ def encode_moments(
     at_once = frames_at_once or (frames.shape[2] if torch.is_grad_enabled() else TEMPORAL_STRIDE)
     if at_once % TEMPORAL_STRIDE and at_once < frames.shape[2]:
         raise ModelError(f"frames_at_once {at_once}: must be a multiple of {TEMPORAL_STRIDE}")
-    parts = [
-        magvit.encode(vae.encoder, frames[:, :, begin:end], stretch)
-        for begin, end, stretch in _stretches(frames.shape[2], at_once, checkpointing)
-    ]
-    mean, logvar = vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)
+
+    def moments(part: torch.Tensor) -> torch.Tensor:
+        stretches = [
+            magvit.encode(vae.encoder, part[:, :, begin:end], stretch)
+            for begin, end, stretch in _stretches(part.shape[2], at_once, checkpointing)
+        ]
+        both: torch.Tensor = vae.quant_conv(torch.cat(stretches, dim=2))
+        return both
+
+    if needs_tiles(vae, *frames.shape[-2:]):
+        mean, logvar = in_tiles(moments, frames, *_tiles(vae, 1), SPATIAL_STRIDE).chunk(2, dim=1)
+    else:
+        mean, logvar = moments(frames).chunk(2, dim=1)
     return mean, logvar.clamp(-30.0, 20.0)
 
 
@@ -131,7 +141,8 @@ def decode_frames(
     """Decode unscaled latents to frames.
 
     Args:
-        vae: the autoencoder; it is not changed.
+        vae: the autoencoder; it is not changed. With `enable_tiling` called, pictures larger than a tile are walked
+            in tiles.
         latents: (B, C, t, h, w).
         checkpointing: recompute activations in the backward pass: less memory, a third slower.
         latents_at_once: bound on memory; the result does not depend on it. None: the whole sequence where
@@ -148,11 +159,17 @@ def decode_frames(
         raise ModelError(f"latents {tuple(latents.shape)}: the VAE decodes (batch, {channels}, frames, height, width)")
     at_once = latents_at_once or (latents.shape[2] if torch.is_grad_enabled() else 1)
     latents = vae.post_quant_conv(latents)
-    parts = [
-        magvit.decode(vae.decoder, latents[:, :, begin:end], stretch)
-        for begin, end, stretch in _stretches(latents.shape[2], at_once, checkpointing)
-    ]
-    return torch.cat(parts, dim=2)
+
+    def pixels(part: torch.Tensor) -> torch.Tensor:
+        stretches = [
+            magvit.decode(vae.decoder, part[:, :, begin:end], stretch)
+            for begin, end, stretch in _stretches(part.shape[2], at_once, checkpointing)
+        ]
+        return torch.cat(stretches, dim=2)
+
+    if needs_tiles(vae, *(SPATIAL_STRIDE * side for side in latents.shape[-2:])):
+        return in_tiles(pixels, latents, *_tiles(vae, SPATIAL_STRIDE), 1)
+    return pixels(latents)
 
 
 def check_frames(vae: AutoencoderKLMagvit, frames: torch.Tensor) -> None:
@@ -267,6 +284,12 @@ class TrainableVAE(nn.Module):
         """
         mean, logvar = encode_moments(self.vae, frames, self.checkpointing)
         return decode_frames(self.vae, draw_posterior(mean, logvar, noise), self.checkpointing), mean, logvar
+
+
+def _tiles(vae: AutoencoderKLMagvit, scale: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Give size and stride of tiles as diffusers' `enable_tiling` sets them, in units of `scale` pixels."""
+    size = vae.tile_sample_min_height // scale, vae.tile_sample_min_width // scale
+    return size, (vae.tile_sample_stride_height // scale, vae.tile_sample_stride_width // scale)
 
 
 def _stretches(frames: int, at_once: int, checkpointing: bool) -> Iterator[tuple[int, int, Stretch]]:
