@@ -15,23 +15,23 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import psutil
 import torch
 from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
-from diffusers.hooks.group_offloading import _get_group_onload_device, _is_group_offload_enabled
 from peft.tuners.lora.layer import LoraLayer
 from torch import nn
 
+from models.devices import offloads_layers
 from models.errors import ModelError
 from models.lora import fuse
-from models.memory_need import MIB, Need
+from models.memory_need import Mode as Mode
+from models.memory_need import Need, Part, in_8_bits
 
-Mode = Literal["none", "model_cpu_offload", "model_cpu_offload_and_qfloat8", "sequential_cpu_offload"]
-Part = Literal["text_encoder", "transformer", "vae"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 AUTO = "auto"
+MIB = 2**20
 EXACT_MODES: tuple[Mode, ...] = ("none", "model_cpu_offload", "sequential_cpu_offload")
 """modes with identical results, the fastest first: what `auto` chooses among"""
 QFLOAT8 = torch.float8_e4m3fn
@@ -65,7 +65,7 @@ def choose(free_bytes: int, need: Need) -> Choice:
         free_bytes: on the device.
         need: predicted; see `models.memory_need.sampling_need`.
     """
-    passed = []
+    passed: list[str] = []
     for mode in EXACT_MODES:
         for tiling in (False, True):
             peak = need.peak(mode, tiling)
@@ -150,14 +150,15 @@ class Placement:
         Raises:
             ModelError: memory has run out; the message names what to try next.
         """
-        with memory_advice(self.mode, part, self.device, bool(getattr(self.parts["vae"], "use_tiling", False))):
+        tiling = bool(getattr(self.parts[part], "use_tiling", False))
+        with memory_advice(self.mode, part, self.device, tiling):
             if self.mode != "none":
                 for name, module in self.parts.items():
-                    if name != part and not _is_group_offload_enabled(module):
+                    if name != part and not offloads_layers(module):
                         module.to("cpu")
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-            if not _is_group_offload_enabled(self.parts[part]):
+            if not offloads_layers(self.parts[part]):
                 self.parts[part].to(self.device)
             yield self.parts[part]
 
@@ -168,8 +169,8 @@ def place(
     """Bring a pipeline's parts where a mode wants them; LoRAs must be in the transformer already.
 
     Args:
-        parts: on the CPU, in evaluation mode; changed in place. Parts that are not sampled with may be missing,
-            the VAE may not.
+        parts: on the CPU, in evaluation mode; changed in place. Any of them may be missing, such as a text encoder
+            that is dropped once all texts are encoded.
         mode: one of `MODES`.
         device: where parts compute. On the CPU nothing moves; no mode fails there.
         vae_tiling: let the VAE work in tiles.
@@ -179,7 +180,7 @@ def place(
         ModelError: memory has run out; the message names what to try next.
     """
     notes = []
-    if vae_tiling:
+    if vae_tiling and "vae" in parts:
         parts["vae"].enable_tiling()  # type: ignore[operator]
     if device.type == "cpu" and mode != "none":
         notes.append(_WITHOUT_GPU[mode])
@@ -189,11 +190,10 @@ def place(
                 part.to(device)
         return Placement(parts, mode, device)
     transformer = parts.get("transformer")
-    if transformer is not None and mode in ("model_cpu_offload_and_qfloat8", "sequential_cpu_offload"):
-        # DoRA reads the base's weights from outside their layer, where they are in 8 bits or elsewhere.
-        if any(layer.lora_variant for layer in transformer.modules() if isinstance(layer, LoraLayer)):
-            fuse(transformer)
-            notes.append(f"{mode}: the adapters were fused, since DoRA reads the weights that this mode keeps away")
+    # DoRA reads the base's weights from outside their layer, where they are in 8 bits or elsewhere.
+    if transformer is not None and mode != "model_cpu_offload" and _has_dora(transformer):
+        fuse(transformer)
+        notes.append(f"{mode}: the adapters were fused, since DoRA reads the weights that this mode keeps away")
     if transformer is not None and mode == "model_cpu_offload_and_qfloat8":
         left = _store_in_8_bits(transformer)
         if left:
@@ -206,14 +206,6 @@ def place(
         if caching and device.type == "cuda":
             notes.append(f"{mode}: layers are not fetched ahead, since caching skips some; slower than without caching")
     return Placement(parts, mode, device, tuple(notes))
-
-
-def execution_device(module: nn.Module) -> torch.device:
-    """Tell where a network computes, also while its weights lie elsewhere."""
-    if _is_group_offload_enabled(module):
-        device: torch.device = _get_group_onload_device(module)
-        return device
-    return next(module.parameters()).device
 
 
 @contextmanager
@@ -243,8 +235,8 @@ def memory_advice(mode: Mode, part: Part, device: torch.device, vae_tiling: bool
 _EXHAUSTED = re.compile(r"can't allocate memory|out of memory|ALLOC_FAILED")
 _WITHOUT_GPU: Mapping[Mode, str] = {
     "model_cpu_offload": "model_cpu_offload: there is no GPU, so all parts stay in main memory; as with none",
-    "model_cpu_offload_and_qfloat8": "model_cpu_offload_and_qfloat8: there is no GPU, so all parts stay in main memory; "
-    "the transformer's weights take 8 bits each",
+    "model_cpu_offload_and_qfloat8": "model_cpu_offload_and_qfloat8: there is no GPU, so all parts stay in main "
+    "memory; the transformer's weights take 8 bits each",
     "sequential_cpu_offload": "sequential_cpu_offload: there is no GPU, so all parts stay in main memory; as with none",
 }
 _NEXT: Mapping[Mode, str] = {
@@ -270,23 +262,22 @@ def _exhausted(mode: Mode, part: Part, device: torch.device, vae_tiling: bool) -
     return ModelError(f"out of {where} at the {part.replace('_', ' ')}, memory mode {mode}; next, try {mend}")
 
 
-def _store_in_8_bits(transformer: nn.Module) -> int:
-    """Keep weights in 8 bits and compute in the type they had, but for what the model says is too delicate.
+def _has_dora(module: nn.Module) -> bool:
+    return any(layer.lora_variant for layer in module.modules() if isinstance(layer, LoraLayer))
 
-    Adapters keep their digits: they are small, and their updates are smaller than a step of 8 bits.
+
+def _store_in_8_bits(transformer: nn.Module) -> int:
+    """Keep weights in 8 bits and compute in the type they had.
 
     Returns:
         How many layers were left as they are, since a weight would overflow.
     """
-    delicate = re.compile("|".join([*(getattr(transformer, "_skip_layerwise_casting_patterns", None) or ()), "lora_"]))
     left = 0
-    for name, layer in transformer.named_modules():
-        if not isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d) or delicate.search(name):
-            continue
+    for layer in in_8_bits(transformer):
         if any(parameter.abs().max() > QFLOAT8_LARGEST for parameter in layer.parameters()):
             left += 1
             continue
-        dtype = layer.weight.dtype
+        dtype = next(layer.parameters()).dtype
         # One layer at a time: given the whole model, diffusers would also cast what goes into the adapters.
         apply_layerwise_casting(layer, QFLOAT8, dtype, skip_modules_pattern=None)  # type: ignore[arg-type]
     return left

@@ -12,6 +12,7 @@ from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from models.devices import execution_device
 from models.errors import ModelError, one_line
 from models.safetensors_file import whole_folder
 
@@ -126,7 +127,7 @@ class TextEncoder:
             return_attention_mask=True,
             padding_side="right",
             return_tensors="pt",
-        ).to(self.model.device)
+        ).to(execution_device(self.model))
         # The network without its head over the vocabulary, which costs memory and changes no hidden state.
         states = self.model.model(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True, use_cache=False
