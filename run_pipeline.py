@@ -276,7 +276,7 @@ def run_evaluate(parsed: argparse.Namespace) -> int:
         TABLES,
         _lacks,
     )
-    found = evaluate(request, _runner(parsed))
+    found = evaluate(request, _runner(parsed), print)
     print(f"\n{render_evaluation(found)}\n")
     print(f"numbers   {_shown(write_evaluation(request, found))}\npage      {_shown(found.page)}")
     return _tell_problems(found.problems)

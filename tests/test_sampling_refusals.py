@@ -78,6 +78,7 @@ def said(capsys: pytest.CaptureFixture[str], folder: Path, out: Path, model: str
         ("--end-image first.png", "no condition channels"),
         ("--strength 0.5", "--strength without --video"),
         ("--strength 1.5 --video video.mp4", "between 0"),
+        ("--strength 0.01 --steps 50 --video video.mp4", "leaves 0 of 50 steps, 1 are needed"),
         ("--mask mask.png", "--mask without --video"),
         ("--mask large.png --video video.mp4", "64x64 px for a video of 48x48; scale it"),
         ("--mask short.mp4 --video video.mp4", "lasts 0.75 s, the video 3.00 s"),

@@ -14,7 +14,7 @@ from models.long_video import length_of, segments_for
 from models.lora import apply_lora
 from models.lora_files import DIFFUSERS_FILE, LoraWeights, read_lora
 from models.memory import check_mode
-from models.samplers import make_scheduler
+from models.samplers import SAMPLERS, make_scheduler
 from models.video_vae import TEMPORAL_STRIDE
 from train_bridge.parts import read_json
 from train_bridge.sample_media import Medium, look, look_at_image, nearest_16, read_mask, size_for
@@ -148,7 +148,10 @@ def check(request: Request, model: ModelFacts) -> Job:
     strength = 1.0
     if video:
         strength = request.strength if request.strength is not None else (1.0 if mask else STRENGTH)
-    make_scheduler(model.scheduler, steps_done(request.steps, strength) or request.steps, request.sampler)
+    make_scheduler(model.scheduler, request.steps, request.sampler)
+    done, least = steps_done(request.steps, strength), SAMPLERS[request.sampler].min_steps if request.sampler else 1
+    if strength > 0 and done < least:
+        raise UserError(f"--strength {strength}: leaves {done} of {request.steps} steps, {least} are needed; raise either")
     overlap, segments, length = _segments(request, num_frames)
     mode: Mode = "text_to_image" if num_frames == 1 else "text_to_video"
     if video:

@@ -17,6 +17,8 @@ DRAWS = 200
 """sets of training clips drawn to tell what chance alone does"""
 MOST_DRAWN = 1000
 """clips in such a set; chance does less to larger ones"""
+MOST_STEPS = 1000
+"""quantiles that stand for more training clips than that where draws are compared with them"""
 
 
 @dataclass(frozen=True)
@@ -209,10 +211,12 @@ def _chance(known: Mapping[str, _Known], count: int) -> dict[str, np.ndarray]:
     chosen = {length: rng.integers(length, size=(DRAWS, count)) for length in {len(k.values) for k in known.values()}}
     each = {}
     for name, score in known.items():
-        spread = spread_of(score.finite)
+        spread, whole = spread_of(score.finite), np.sort(score.finite)
+        if len(whole) > MOST_STEPS:
+            whole = np.quantile(whole, (np.arange(MOST_STEPS) + 0.5) / MOST_STEPS)
         draws = [score.values[rows] for rows in chosen[len(score.values)]]
         finite = [draw[np.isfinite(draw)] for draw in draws]
-        each[name] = np.array([wasserstein(d, score.finite) / spread if len(d) else np.nan for d in finite])
+        each[name] = np.array([wasserstein(d, whole) / spread if len(d) else np.nan for d in finite])
     return {name: far for name, far in each.items() if np.isfinite(far).any()}
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +57,12 @@ def measure(
 
 
 def training_clips(
-    reference: tuple[Path, Recipe], out: Path, recipe: Recipe, captioner: Captioner, runner: Runner
+    reference: tuple[Path, Recipe],
+    out: Path,
+    recipe: Recipe,
+    captioner: Captioner,
+    runner: Runner,
+    tell: Callable[[str], None],
 ) -> tuple[Population, dict[str, str], list[str]]:
     """Give the accepted clips of an output of `curate` with the scores that samples are measured by.
 
@@ -69,6 +74,7 @@ def training_clips(
         recipe: that of the samples.
         captioner: likewise.
         runner: carries it out.
+        tell: is called with a line about what begins.
 
     Returns:
         The clips; operators that they have no scores of, with the reason; the tracebacks of internal errors.
@@ -93,6 +99,7 @@ def training_clips(
     files = [str(folder / path) for path in _drawn(clips) if (folder / path).is_file()] if lacking else []
     if not files:
         return Population(clips), left_out | dict.fromkeys(lacking, "neither scores nor files in the reference"), []
+    tell(f"measuring {', '.join(lacking)} of {len(files)} training clips, whose table lacks it …")
     again, problems = measure(find_sources(files), out, replace(recipe, operators=lacking), captioner, runner)
     named = [c.name for c in score_columns(list(lacking))] + [c for c, name in VECTORS.items() if name in lacking]
     return Population(clips, _as_clips(again, clips, named), frozenset(named)), left_out, problems

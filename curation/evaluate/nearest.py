@@ -3,6 +3,11 @@
 Pictures are compared by the 64-bit words of `temporal_hash`. Each of a sample's eight pictures is compared with the
 nearest of a clip's eight, whatever their order, so that a sample that shows a part of a clip, or shows it at another
 pace, is found too.
+
+Measured on 88 stretches of 5 s of 35 real videos: of the half and of the quarter of a stretch 89 to 93 % differ from
+the whole in at most 64 of 512 bits (in order 34 to 60 %), the median in 13 to 16; stretches of different videos in 133
+at least, the median in 227. Other stretches of the same video are as near as that in half of the cases: they show the
+same scene. A copy with 5 % cut off every side differs in 90 bits and is not told; CLIP vectors see through that.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from curation.types import Caption, Frames, Row, Sampling
 
@@ -15,14 +15,19 @@ MISSING = "missing"
 MOST_BYTES = 1 << 20
 
 
-def prompt_of(file: Path) -> str | None:
-    """Give the text under `prompt` in the `.json` beside a file; None where there is none that can be read."""
+def settings_of(file: Path) -> dict[str, Any]:
+    """Give what a file was sampled with, from the `.json` beside it; nothing where there is none that can be read."""
     try:
         with file.with_suffix(".json").open("rb") as beside:
             settings = json.loads(beside.read(MOST_BYTES))
     except (OSError, ValueError, RecursionError):  # not there, no JSON, or too much of it
-        return None
-    prompt = settings.get("prompt") if isinstance(settings, dict) else None
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def prompt_of(file: Path) -> str | None:
+    """Give the prompt that a file was sampled from; None where it is not known."""
+    prompt = settings_of(file).get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         return None
     return prompt.encode("utf-8", "replace").decode()  # JSON may spell halves of characters

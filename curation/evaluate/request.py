@@ -9,11 +9,14 @@ from curation.evaluate.recipe import judging_recipe
 from curation.evaluate.samples import find_samples
 from curation.output import recipe_file
 from curation.outside_text import printable
-from curation.recipe import Recipe, Tables, load_recipe
+from curation.recipe import Recipe, Tables, load_recipe, resolve
+from curation.settings_file import override, read_yaml
 from curation.types import Captioner, Operator, Source
 
 FOLDER = "evaluation"
 """within the samples, where no other place is named"""
+SAMPLES, REFERENCE = "samples", "reference"
+"""folders in it: what was measured of the samples, and of training clips"""
 MAY_CHANGE = ("operators.", "limits.", "workers.", "reader=")
 
 
@@ -72,12 +75,23 @@ def plan_evaluation(
         raise UserError("evaluate needs samples: a folder that `sample` wrote, or video files")
     first = Path(inputs[0])
     out = out or (first if first.is_dir() else first.parent) / FOLDER
-    sources = find_samples(inputs, out)
+    sources = find_samples(inputs, [out / SAMPLES, out / REFERENCE])
     file = config or (recipe_file(reference) if reference else default)
-    asked, _ = load_recipe(file, overrides, tables)
+    asked = _recipe_of(file, overrides, tables)
     wanting = {name: word for name, op in asked.operators.items() if (word := lacks(op)) is not None}
     if wanting and config is not None:
         raise UserError(next(iter(wanting.values())))
     recipe, captioner = judging_recipe(asked, tables, lacks)
     kept = None if reference is None else (reference, load_recipe(recipe_file(reference), [], tables)[0])
     return Request(tuple(sources), out, recipe, captioner, kept, wanting)
+
+
+def _recipe_of(file: Path, overrides: Sequence[str], tables: Tables) -> Recipe:
+    """Read a recipe for its operators' sake; its rules are not asked, so that operators under rules may be left out."""
+    values = read_yaml(file, "recipe")
+    for text in overrides:
+        override(values, text, "operators.motion=false")
+    operators = values.get("operators")
+    if isinstance(operators, dict):
+        values["operators"] = {name: settings for name, settings in operators.items() if name != "duplicates"}
+    return resolve(values | {"rules": {}}, tables)[0]

@@ -1,5 +1,6 @@
 """An evaluation from samples to `evaluate.json`: measure, compare, find neighbours, write."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,11 @@ from curation.evaluate.distances import Overall, ScoreDistance, compare
 from curation.evaluate.measure import measure, training_clips
 from curation.evaluate.nearest import Nearest, compared_with, find_nearest
 from curation.evaluate.population import Population, numbers, score_columns
-from curation.evaluate.request import Request
+from curation.evaluate.request import REFERENCE, SAMPLES, Request
 from curation.output import prepare_folder
 from curation.report.compare import write_comparison
 from curation.report.write import Budget
 from curation.runners import Runner
-
-SAMPLES = "samples"
-REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,13 @@ class Evaluation:
     problems: list[str]
 
 
-def evaluate(request: Request, runner: Runner) -> Evaluation:
+def evaluate(request: Request, runner: Runner, tell: Callable[[str], None]) -> Evaluation:
     """Measure samples and set them beside the training clips.
+
+    Args:
+        request: what to evaluate.
+        runner: carries out the measuring.
+        tell: is called with a line about what begins.
 
     Raises:
         UserError: the output cannot be written, or nothing of the reference can be compared with the samples.
@@ -68,9 +71,10 @@ def evaluate(request: Request, runner: Runner) -> Evaluation:
     problems: list[str] = []
     if request.reference is not None:  # first, since what is wrong with it is known at once
         reference, unmeasured, problems = training_clips(
-            request.reference, request.out / REFERENCE, recipe, request.captioner, runner
+            request.reference, request.out / REFERENCE, recipe, request.captioner, runner, tell
         )
         left_out |= unmeasured
+    tell(f"measuring {len(request.sources)} samples …")
     table, more = measure(request.sources, own_out, recipe, request.captioner, runner)
     samples = Population(table)
     if reference is not None:

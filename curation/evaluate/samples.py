@@ -1,24 +1,26 @@
 """Which files of a folder of samples are samples."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from curation.errors import UserError
+from curation.evaluate.prompts import settings_of
 from curation.output import recipe_file
 from curation.outside_text import printable
 from curation.sources import find_sources, looks_like_image
 from curation.types import Source
 
 
-def find_samples(inputs: Sequence[str], out: Path) -> list[Source]:
+def find_samples(inputs: Sequence[str], own: Sequence[Path]) -> list[Source]:
     """Find the generated clips and pictures that the inputs name.
 
-    A picture beside a video of the same name is its contact sheet, and is left out; so is what lies in `out`.
+    A picture beside a video of the same name, or beside settings of more than one frame, is a contact sheet and is
+    left out; so is what lies in `own`.
 
     Args:
         inputs: files, folders, globs or lists, as `curate` takes them.
-        out: where the evaluation is written, which may be inside a folder of samples.
+        own: folders of the evaluation itself, which may be inside a folder of samples.
 
     Raises:
         UserError: an input that cannot be read, holds no sample, or is an output of `curate`.
@@ -29,10 +31,15 @@ def find_samples(inputs: Sequence[str], out: Path) -> list[Source]:
                 f"{printable(text, 300)}: an output of curate, no folder of samples; give its train/, "
                 "or set two outputs side by side: run_pipeline.py report A B"
             )
-    inside = f"{os.path.abspath(out)}{os.sep}"
+    inside = tuple(f"{os.path.abspath(folder)}{os.sep}" for folder in own)
     found = [source for source in find_sources(inputs) if not str(source.file).startswith(inside)]
     films = {source.file.with_suffix("") for source in found if not looks_like_image(source.file)}
-    samples = [s for s in found if not (looks_like_image(s.file) and s.file.with_suffix("") in films)]
+    samples = [s for s in found if not (looks_like_image(s.file) and _is_contact_sheet(s.file, films))]
     if not samples:
         raise UserError(f"{printable(inputs[0], 300)}: no generated clip in it besides the evaluation's own files")
     return samples
+
+
+def _is_contact_sheet(picture: Path, films: Container[Path]) -> bool:
+    frames = settings_of(picture).get("num_frames")
+    return picture.with_suffix("") in films or (isinstance(frames, int) and frames > 1)

@@ -76,15 +76,15 @@ def _counts(found: Evaluation) -> str:
 
 
 def _scores(found: Evaluation) -> str:
-    heads = f"{'':<22}{'samples':>10}{'':>18}  "
-    names = f"{'score':<22}{'5 %':>10}{'median':>9}{'95 %':>9}  "
+    heads = f"{'':<18}{'samples':>30}"
+    names = f"{'score':<18}{'5 %':>10}{'median':>10}{'95 %':>10}"
     is_compared = found.training_clips is not None
     if is_compared:
-        heads += f"{'training clips':>14}{'':>14}"
-        names += f"{'5 %':>10}{'median':>9}{'95 %':>9}{'distance':>11}{'by chance':>11}{'KS':>7}"
+        heads += f"{'training clips':>30}"
+        names += f"{'5 %':>10}{'median':>10}{'95 %':>10}{'distance':>11}{'by chance':>11}{'KS':>7}"
     lines = [heads.rstrip(), f"{names}{'missing':>9}"]
     for score in sorted(found.scores, key=lambda s: -(s.farness or 0.0)):
-        line = f"{score.column.name:<22}{_quantiles(score.samples)}  "
+        line = f"{score.column.name:<18}{_quantiles(score.samples)}"
         if is_compared:
             line += f"{_quantiles(score.reference)}{_number(score.wasserstein):>11}{_number(score.by_chance):>11}"
             line += f"{_number(score.kolmogorov_smirnov):>7}"
@@ -104,8 +104,12 @@ def _neighbours(found: Evaluation) -> str:
     if not found.nearest or not found.nearest_of:
         return ""
     copies = likely_copies(found.nearest)
+    alone = sum(one.by_pictures is None and one.by_embedding is None for one in found.nearest)
+    words = f"{copies} of {len(found.nearest)} samples are likely copies" + (
+        f", {alone} cannot be told" if alone else ""
+    )
     lines = [
-        f"nearest of {found.nearest_of} training clips: {copies} of {len(found.nearest)} samples are likely copies",
+        f"nearest of {found.nearest_of} (of {found.training_clips}) training clips: {words}",
         f"{'sample':<34}{f'bits of {PICTURE_BITS}':>12}{'cosine':>8}  training clip",
     ]
     lines += [_neighbour_line(one) for one in found.nearest[:SHOWN]]
@@ -142,7 +146,7 @@ def _hints(found: Evaluation) -> str:
 
 def _quantiles(one: Distribution | None) -> str:
     chosen: Sequence[float | None] = [None] * 3 if one is None or not one.quantiles else one.quantiles[::2]
-    return "".join(f"{_number(value):>{width}}" for value, width in zip(chosen, (10, 9, 9), strict=True))
+    return "".join(f"{_number(value):>10}" for value in chosen)
 
 
 def _number(value: float | None) -> str:
