@@ -8,7 +8,8 @@
 | sequential_cpu_offload | the layer that computes, and the next one | the same |
 
 `auto` measures what is free, predicts what is needed (`models.memory_need`) and takes the first mode that fits, only
-among those with the same result. Without a GPU the modes have nothing to move; `Placement.notes` says what they do.
+among those with the same result; tiles (`models.vae_tiling`) come where none does. Without a GPU the modes have
+nothing to move; `Placement.notes` says what they do.
 """
 
 import re
@@ -59,23 +60,20 @@ class Choice:
 
 
 def choose(free_bytes: int, need: Need) -> Choice:
-    """Take the fastest mode that fits among those with the same result; tiles come after whole pictures.
+    """Take the fastest mode that fits among those with the same result; tiles, which change it faintly, come last.
 
     Args:
         free_bytes: on the device.
         need: predicted; see `models.memory_need.sampling_need`.
     """
-    passed: list[str] = []
-    for mode in EXACT_MODES:
-        for tiling in (False, True):
-            peak = need.peak(mode, tiling)
-            name = f"{mode} with VAE tiling" if tiling else mode
+    passed = ""
+    for tiling in (False, True):
+        for mode in EXACT_MODES:
+            peak, name = need.peak(mode, tiling), f"{mode} with VAE tiling" if tiling else mode
             if peak * MARGIN <= free_bytes:
-                instead = f"; {', '.join(passed)}" if passed else ""
-                return Choice(mode, tiling, f"{name}: needs {_gb(peak)} of {_gb(free_bytes)} free{instead}")
-            passed.append(f"{name} would need {_gb(peak)}")
-    mode, peak = "sequential_cpu_offload", need.peak("sequential_cpu_offload", True)
-    why = f"{mode} with VAE tiling: needs least, but {_gb(peak)} of {_gb(free_bytes)} free; smaller or shorter is safe"
+                return Choice(mode, tiling, f"{name}: needs {_gb(peak)} of {_gb(free_bytes)} free{passed}")
+            passed = f"; {name} would need {_gb(peak)}"
+    why = f"{name}: needs least, but {_gb(peak)} of {_gb(free_bytes)} free; a smaller size or fewer frames would fit"
     return Choice(mode, True, why)
 
 
