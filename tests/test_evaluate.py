@@ -234,7 +234,7 @@ def test_pictures_are_set_beside_pictures(reference, tmp_path, capsys):
     curate(films, *CHEAP, "operators.temporal_hash={}", out=tmp_path / "no_pictures")
     capsys.readouterr()
     assert evaluate(made, "--reference", tmp_path / "no_pictures", "--output", tmp_path / "e") == 2
-    assert "no accepted image" in capsys.readouterr().err
+    assert "no image of it is accepted" in capsys.readouterr().err
 
 
 def test_clip_judges_prompts_and_neighbours_where_the_recipe_has_it(tmp_path):
@@ -342,7 +342,7 @@ def test_a_reference_of_which_nothing_is_accepted_is_refused(samples, reference,
     assert run_pipeline.main(["select", str(tmp_path / "out"), "rules.sharpness.min=1000000"]) == 0
     capsys.readouterr()
     assert evaluate(samples, "--reference", tmp_path / "out", "--output", tmp_path / "e") == 2
-    assert "none of its clips is accepted" in capsys.readouterr().err
+    assert "no video of it is accepted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

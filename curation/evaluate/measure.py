@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def measure(
 
 def training_clips(
     reference: tuple[Path, Recipe],
+    types: Collection[str],
     out: Path,
     recipe: Recipe,
     captioner: Captioner,
@@ -70,6 +71,7 @@ def training_clips(
 
     Args:
         reference: the output's folder and recipe.
+        types: of the samples, `video`, `image` or both: pictures are not compared with videos.
         out: folder for what is measured here.
         recipe: that of the samples.
         captioner: likewise.
@@ -80,18 +82,18 @@ def training_clips(
         The clips; operators that they have no scores of, with the reason; the tracebacks of internal errors.
 
     Raises:
-        UserError: nothing is accepted.
+        UserError: no clip of these types is accepted.
         RunError: it was stopped before the end.
     """
     folder, kept = reference
     same = same_scores(recipe, kept)
     columns = [*WHERE, *(c.name for c in score_columns(same)), *(c for c, name in VECTORS.items() if name in same)]
     table = read_table(folder, kept.writers, columns)
-    clips = table.filter(pc.equal(table["status"], "accepted"))
+    of_types = pc.is_in(table["type"], pa.array(sorted(types), pa.string()))
+    clips = table.filter(pc.and_(pc.equal(table["status"], "accepted"), of_types))
     if not len(clips):
-        raise UserError(
-            f"--reference {folder}: none of its clips is accepted; change its rules: run_pipeline.py select"
-        )
+        kind = " or ".join(sorted(types))
+        raise UserError(f"--reference {folder}: no {kind} of it is accepted; change its rules: run_pipeline.py select")
     lacking = {name: op for name, op in recipe.operators.items() if name not in same}
     left_out = {}
     if lacking.pop("caption_alignment", None) is not None:

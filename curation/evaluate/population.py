@@ -1,6 +1,6 @@
 """A set of clips with their scores: the samples, or the training clips they are compared with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,15 +31,6 @@ class Population:
         """Give the rows on which a column was measured; None: on none."""
         table = self.again if column in self.only_again else self.clips
         return table if table is not None and column in table.column_names else None
-
-    def of_types(self, types: Iterable[str]) -> "Population":
-        """Give the clips of some media types alone."""
-        wanted = pa.array(sorted(types), pa.string())
-
-        def some(table: pa.Table) -> pa.Table:
-            return table.filter(pc.is_in(table["type"], wanted))
-
-        return Population(some(self.clips), None if self.again is None else some(self.again), self.only_again)
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from curation.errors import UserError
 from curation.evaluate.distances import Overall, ScoreDistance, compare
 from curation.evaluate.measure import measure, training_clips
 from curation.evaluate.nearest import Nearest, compared_with, find_nearest
@@ -17,6 +16,7 @@ from curation.output import prepare_folder
 from curation.report.compare import write_comparison
 from curation.report.write import Budget
 from curation.runners import Runner
+from curation.sources import looks_like_image
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Evaluation:
         nearest_of: training clips among which they were looked for.
         short_sides_px: medians of samples and training clips.
         left_out: operators that did not run, or have nothing to be compared with, and why.
-        page: what shows it all; null: nothing is compared, the report of the samples is `out/samples/report.html`.
+        page: the comparison, or the samples' own report where there is nothing to compare them with.
         problems: tracebacks of internal errors.
     """
 
@@ -61,7 +61,7 @@ def evaluate(request: Request, runner: Runner, tell: Callable[[str], None]) -> E
         tell: is called with a line about what begins.
 
     Raises:
-        UserError: the output cannot be written, or nothing of the reference can be compared with the samples.
+        UserError: the output cannot be written, or no clip of the reference can be compared with the samples.
         RunError: it was stopped before the end; the same command goes on.
     """
     prepare_folder(request.out)
@@ -70,15 +70,14 @@ def evaluate(request: Request, runner: Runner, tell: Callable[[str], None]) -> E
     reference: Population | None = None
     problems: list[str] = []
     if request.reference is not None:  # first, since what is wrong with it is known at once
+        types = {"image" if looks_like_image(source.file) else "video" for source in request.sources}
         reference, unmeasured, problems = training_clips(
-            request.reference, request.out / REFERENCE, recipe, request.captioner, runner, tell
+            request.reference, types, request.out / REFERENCE, recipe, request.captioner, runner, tell
         )
         left_out |= unmeasured
     tell(f"measuring {len(request.sources)} samples …")
     table, more = measure(request.sources, own_out, recipe, request.captioner, runner)
     samples = Population(table)
-    if reference is not None:
-        reference = _of_same_types(request, samples, reference)
     scores, overall = compare(samples, reference, score_columns(list(recipe.operators)))
     page = own_out / "report.html"
     if request.reference is not None:
@@ -104,17 +103,3 @@ def evaluate(request: Request, runner: Runner, tell: Callable[[str], None]) -> E
         page=page,
         problems=[*problems, *more],
     )
-
-
-def _of_same_types(request: Request, samples: Population, reference: Population) -> Population:
-    """Give the training clips of the samples' own kind: pictures are not compared with videos.
-
-    Raises:
-        UserError: there is none.
-    """
-    types = [kind for kind in pc.unique(samples.clips["type"]).to_pylist() if kind is not None]
-    found = reference.of_types(types) if types else reference
-    if not len(found.clips):
-        named = request.reference[0] if request.reference else ""
-        raise UserError(f"--reference {named}: no accepted {' or '.join(types)} to compare the samples with")
-    return found
