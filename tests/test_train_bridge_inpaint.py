@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from clips import CLIPS, write_clips
+from clips import CLIPS, nearest, paint, write_clips
 from diffusers import EasyAnimateInpaintPipeline
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +18,10 @@ import run_pipeline
 from models.architectures import build_transformer
 from models.conditions import Known, condition_latents
 from models.easyanimate import EasyAnimate
+from models.generate import generate_latents
 from models.lora_files import DIFFUSERS_FILE
+from models.samplers import make_scheduler
+from models.text_encoder import TextEncoder
 from models.video_vae import PRESETS, build_vae, decode_pixels, encode, encode_moments, load_vae, to_signed
 from train_bridge.batches import Conditioned, VideoFrames, to_device
 from train_bridge.checkpoint import checkpoints, load_weights
@@ -217,8 +222,8 @@ def test_a_run_leaves_pictures_of_masks_and_a_pipeline_that_diffusers_runs(parts
     mask = torch.full((1, 1, 5, 32, 32), 255.0)
     mask[:, :, 0] = 0
     made = pipeline(
-        "a red disc", negative_prompt="", video=torch.rand(1, 3, 5, 32, 32), mask_video=mask, num_frames=5, height=32, width=32,
-        num_inference_steps=1, output_type="np",
+        "a red disc", negative_prompt="", video=torch.rand(1, 3, 5, 32, 32), mask_video=mask, num_frames=5,
+        height=32, width=32, num_inference_steps=1, output_type="np",
     ).frames  # fmt: skip
     assert made.shape == (1, 5, 32, 32, 3)
     assert np.isfinite(made).all()
@@ -226,14 +231,14 @@ def test_a_run_leaves_pictures_of_masks_and_a_pipeline_that_diffusers_runs(parts
 
 def test_going_on_equals_never_having_stopped_and_the_cache_equals_the_video(parts: Path, tmp_path: Path) -> None:
     cache = f"train.cache={tmp_path / 'cache'}"
-    whole = train(parts, tmp_path / "whole", "train.steps=4", cache)
-    for steps in (1, 3, 4):
+    whole = train(parts, tmp_path / "whole", "train.steps=3", cache)
+    for steps in (1, 3):
         halves = train(parts, tmp_path / "halves", f"train.steps={steps}", cache)
     one, other = (load_weights(checkpoints(run)[-1] / "transformer") for run in (whole, halves))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert losses(whole) == losses(halves)
-    direct = train(parts, tmp_path / "direct", "train.steps=4", "train.cache=none")
+    direct = train(parts, tmp_path / "direct", "train.steps=3", "train.cache=none")
     assert losses(direct) == pytest.approx(losses(whole), rel=1e-4)
 
 
@@ -279,3 +284,75 @@ def test_images_are_conditioned_too(parts: Path, tmp_path: Path) -> None:
     run = train(parts, tmp_path / "run", "--data", metadata, "train.steps=5", "buckets.sizes_px=[32]")
     assert len(losses(run)) == 5
     assert all(np.isfinite(losses(run)))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of an inpaint model that knows four clips, and the VAE beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_clips(folder / "clips", CLIPS)
+    data = ["--data", folder / "clips" / "metadata.json", "--runner", "inline"]
+    for config, name, more in (
+        ("train_vae_tiny", "vae", []),
+        ("train_inpaint_tiny", "inpaint", [f"model.vae={folder / 'vae'}"]),
+    ):
+        arguments = ["train", CONFIGS / f"{config}.yaml", *data, "--output", folder / name, *more]
+        assert run_pipeline.main([str(word) for word in arguments]) == 0
+    return folder
+
+
+def psnr_db(one: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(np.square(one.astype(float) - other).mean(), 1e-9)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", ["first", "both_ends", "outside_a_box", "nothing"])
+def test_a_trained_model_keeps_what_it_is_given_and_completes_it(trained: Path, known: str) -> None:
+    model = trained / "inpaint" / "model"
+    family, transformer = build_transformer(str(model / "transformer"))
+    vae, hints = load_vae(model / "vae").eval(), json.loads((model / "sampling.json").read_text())
+    frames, side = hints["num_frames"], hints["width_px"]
+    texts = TextEncoder.load(model, hints["text_tokens"], torch.float32, torch.device("cpu")).encode(["", *CLIPS])
+    scheduler = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
+    for place, (caption, painter) in enumerate(CLIPS.items()):
+        truth = to_signed(torch.from_numpy(paint(painter, frames, side))[None])
+        # With the empty caption only what is known can tell which clip it is.
+        text = texts[1 + place : 2 + place] if known == "nothing" else texts[:1]
+        mask = torch.ones(1, 1, frames, side, side)
+        if known == "outside_a_box":
+            mask[:] = 0
+            mask[..., 8:24, 8:24] = 1
+        elif known != "nothing":
+            mask[:, :, [0, -1] if known == "both_ends" else [0]] = 0
+        with torch.no_grad():
+            condition = condition_latents(vae, Known(truth, mask))
+            expected = decode_pixels(vae, encode(vae, truth))[0]
+            latents = generate_latents(
+                family, transformer.eval(), make_scheduler(scheduler, 20), text, None, (16, *condition.shape[2:]), 20,
+                1.0, torch.Generator().manual_seed(place), condition=condition,
+            )  # fmt: skip
+            made = decode_pixels(vae, latents)[0]
+        assert nearest(made, CLIPS) == caption
+        kept = (mask[0, 0] == 0).numpy()
+        if kept.any():
+            assert psnr_db(made[kept], expected[kept]) >= 25, caption
+
+
+def weights_after(run: Path) -> dict[str, torch.Tensor]:
+    return load_weights(checkpoints(run)[-1] / "transformer")
+
+
+@pytest.mark.slow
+def test_two_workers_train_what_one_trains(trained: Path, tmp_path: Path) -> None:
+    more = [
+        f"model.vae={trained / 'vae'}", "buckets.micro_batches_per_step=4", "buckets.tokens_per_micro_batch=12",
+        "train.steps=8", f"train.cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    one = train(trained, tmp_path / "one", *more)
+    command = words(trained, "train", "train_inpaint_tiny", "--output", tmp_path / "two", "--runner", "inline")
+    command += [*more, "watch.log_every=1", "launch.workers=2"]
+    done = subprocess.run([sys.executable, run_pipeline.__file__, *command], capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-3)
+    here, there = weights_after(one), weights_after(tmp_path / "two")
+    assert max(float((here[name] - there[name]).abs().max()) for name in here) < 1e-3
