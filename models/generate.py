@@ -1,6 +1,5 @@
 """From noise, or from a video, to latents: the denoising loop with classifier-free guidance."""
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PNDMScheduler
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
@@ -94,8 +92,7 @@ def generate_latents(
         if hasattr(scheduler, "scale_model_input"):
             both = scheduler.scale_model_input(both, timestep)
         levels = torch.full((len(both),), float(timestep), device=device).to(dtype)
-        with _caching(transformer):
-            prediction = family.predict(transformer, both, levels, text, condition)
+        prediction = family.predict(transformer, both, levels, text, condition)
         if prediction.shape[1] != shape[0]:
             prediction = prediction.chunk(2, dim=1)[0]  # learned variance is not used
         if guided:
@@ -144,10 +141,3 @@ def _noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timestep: 
     else:
         noised = scheduler.add_noise(clean, noise, levels)
     return noised
-
-
-def _caching(transformer: nn.Module) -> contextlib.AbstractContextManager:
-    """Let diffusers' caching hooks know which call this is; both halves of guidance go through in one."""
-    if isinstance(transformer, CacheMixin) and transformer.is_cache_enabled:
-        return transformer.cache_context("both")
-    return contextlib.nullcontext()

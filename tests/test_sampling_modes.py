@@ -152,8 +152,7 @@ def test_a_model_with_condition_channels_samples_as_diffusers_does(
             values = np.asarray(Image.open(files[name]))
             pixels[0, :, place] = torch.from_numpy(values.copy()).permute(2, 0, 1) / 255
             mask[:, :, place] = 0
-    inpaint.prepare(["", request.prompt])
-    text, negative = inpaint._text(request.prompt), inpaint._text("")
+    text, negative = (inpaint._texts[one] for one in (request.prompt, ""))
     ones = torch.ones(1, text.shape[1])
     latents = theirs(
         num_frames=9, video=pixels, mask_video=mask, height=48, width=48, num_inference_steps=3, guidance_scale=4.0,

@@ -95,7 +95,7 @@ def said(capsys: pytest.CaptureFixture[str], folder: Path, out: Path, model: str
         ("--segments 2 --frames 1", "more than one of --frames"),
         ("--lora gone.safetensors", "no such file"),
         ("--sampler ddim", "trained for flow"),
-        ("--cache-threshold 0", "--cache-threshold 0"),
+        ("--cache-threshold 0", "cache threshold 0.0: must be above 0"),
         ("--memory some", "memory mode 'some': there is none"),
         ("--frames 1 --output out.mp4", "a picture is made; name it out.png"),
         ("--output out.png", "a video is made; name it out.mp4"),

@@ -7,10 +7,14 @@ from pathlib import Path
 import torch
 
 from curation.errors import UserError
+from curation.outside_text import printable
 from train_bridge.sample_files import targets_for, write_sample
 from train_bridge.sample_request import DEFAULTS, Options, Request
 from train_bridge.sample_request import HINTS_FILE as HINTS_FILE
 from train_bridge.sampling import Progress, open_model
+
+LONGEST_NOTE = 400
+"""characters; prompts may have any length"""
 
 
 def sample(
@@ -38,9 +42,12 @@ def sample(
     opened = open_model(model, options)
     jobs = [opened.check(request) for request in requests]
     targets = targets_for(jobs, output)
-    opened.prepare([text for request in requests for text in (request.negative, request.prompt)])
+    opened.prepare(jobs)
     for place, (job, target) in enumerate(zip(jobs, targets, strict=True)):
-        write_sample(opened.sample(job, _progress(place, len(jobs))), target)
+        made = opened.sample(job, _progress(place, len(jobs)))
+        for note in opened.take_notes():
+            print(f"note: {printable(note, LONGEST_NOTE)}", file=sys.stderr)
+        write_sample(made, target)
     return targets
 
 

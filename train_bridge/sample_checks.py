@@ -5,15 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from curation.errors import UserError
+from models.architecture import Shape
 from models.architectures import build_empty
 from models.bundle import Bundle, read_bundle
+from models.caching import check_threshold
 from models.conditions import takes_condition
 from models.generate import steps_done
 from models.long_video import length_of, segments_for
 from models.lora import apply_lora
 from models.lora_files import DIFFUSERS_FILE, LoraWeights, read_lora
 from models.memory import check_mode
+from models.objectives import objective_of
 from models.samplers import SAMPLERS, make_scheduler
 from models.video_vae import TEMPORAL_STRIDE
 from train_bridge.parts import read_json
@@ -27,7 +32,7 @@ MOST_CROPPED = 0.1
 USUAL_OVERLAP = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelFacts:
     """What is known of a model without its weights.
 
@@ -35,6 +40,9 @@ class ModelFacts:
         bundle: its folders.
         hints: shape, rate and text length that it was trained for.
         scheduler: its `scheduler_config.json`.
+        default_sampler: the first that fits it.
+        shape: the transformer's numbers.
+        empty: the transformer with its adapters on the meta device.
         has_condition: whether it sees masks and masked videos.
         noises_condition: whether known pixels get noise, as in its training.
         loras: adapters with their scales and names.
@@ -43,6 +51,9 @@ class ModelFacts:
     bundle: Bundle
     hints: dict[str, Any]
     scheduler: dict[str, Any]
+    default_sampler: str
+    shape: Shape
+    empty: nn.Module
     has_condition: bool
     noises_condition: bool
     loras: tuple[tuple[Lora, LoraWeights], ...]
@@ -91,6 +102,7 @@ def read_model(model: Path, options: Options) -> ModelFacts:
         ModelError: likewise, told by the models.
     """
     check_mode(options.memory)
+    check_threshold(options.cache_threshold)
     bundle = read_bundle(model)
     file = bundle.folder / HINTS_FILE
     hints = PUBLISHED | (read_json(file) if file.is_file() else {})
@@ -103,13 +115,15 @@ def read_model(model: Path, options: Options) -> ModelFacts:
     read = tuple((lora, read_lora(lora.path)) for lora in loras)
     for place, (lora, weights) in enumerate(read):
         apply_lora(empty, weights, f"lora_{place}", lora.scale)  # says what does not fit
-    threshold = options.cache_threshold
-    if threshold is not None and not 0 < threshold < math.inf:
-        raise UserError(f"--cache-threshold {threshold}: must be above 0, such as 0.05; larger is faster, less exact")
+    scheduler = read_json(bundle.scheduler / "scheduler_config.json")
+    kind = objective_of(scheduler)
     return ModelFacts(
         bundle,
         hints,
-        read_json(bundle.scheduler / "scheduler_config.json"),
+        scheduler,
+        next(name for name, sampler in SAMPLERS.items() if kind in sampler.objectives),
+        shape,
+        empty,
         takes_condition(shape),
         bool(read_json(bundle.transformer / "config.json").get("add_noise_in_inpaint_model", True)),
         read,
@@ -151,7 +165,7 @@ def check(request: Request, model: ModelFacts) -> Job:
     make_scheduler(model.scheduler, request.steps, request.sampler)
     done, least = steps_done(request.steps, strength), SAMPLERS[request.sampler].min_steps if request.sampler else 1
     if strength > 0 and done < least:
-        raise UserError(f"--strength {strength}: leaves {done} of {request.steps} steps, {least} are needed; raise either")
+        raise UserError(f"--strength {strength}: leaves {done} of {request.steps} steps, {least} are needed; raise it")
     overlap, segments, length = _segments(request, num_frames)
     mode: Mode = "text_to_image" if num_frames == 1 else "text_to_video"
     if video:

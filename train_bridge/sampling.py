@@ -5,7 +5,6 @@ sample = model.sample(Request("a red disc rolls to the right", image=Path("first
 write_sample(sample, Path("disc.mp4"))
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,23 +13,18 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from torch import nn
 
-from curation.outside_text import printable
-from models.architecture import Architecture
-from models.architectures import build_transformer
+from models.caching import Skipped, first_block_cache
 from models.generate import generate_latents
 from models.long_video import join
-from models.lora import apply_lora, fuse
 from models.quiet import quiet_libraries
 from models.samplers import make_scheduler
-from models.text_encoder import TextEncoder
 from models.video_to_video import lay_over
-from models.video_vae import decode_pixels, load_vae
-from train_bridge.parallel import own_device
+from models.video_vae import decode_pixels
 from train_bridge.sample_checks import Job, ModelFacts, check, read_model
 from train_bridge.sample_files import Sample
 from train_bridge.sample_modes import Pixels, beginning, read_pixels
+from train_bridge.sample_networks import Networks
 from train_bridge.sample_request import DEFAULTS, Options, Request
 
 Progress = Callable[[int, int], None]
@@ -57,11 +51,8 @@ class OpenModel:
         """Load nothing yet."""
         self.facts = facts
         self._folder, self._options = folder, options
-        self._device = own_device()
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        self._networks = Networks(facts, options)
         self._texts: dict[str, torch.Tensor] = {}
-        self._encoder: TextEncoder | None = None
-        self._networks: tuple[Architecture, nn.Module, Any] | None = None
 
     def check(self, request: Request) -> Job:
         """Say what a request comes to, without weights.
@@ -72,27 +63,25 @@ class OpenModel:
         """
         return check(request, self.facts)
 
-    def prepare(self, texts: Sequence[str]) -> None:
-        """Encode texts, so that the encoder need not be there with the other networks at once.
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Decide about memory by the largest job, and encode the texts of all.
 
-        Args:
-            texts: prompts and negative prompts that will be sampled.
+        Without it `sample` does so for its own; then the text encoder is loaded for every new text, unless
+        `Options.keep_text_encoder` keeps it.
+
+        Raises:
+            ModelError: memory has run out, or weights that cannot be read.
         """
+        texts = [text for job in jobs for text in (job.request.negative, job.request.prompt)]
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if not new:
-            return
-        positions = int(self.facts.hints["text_tokens"])
-        encoder = self._encoder or TextEncoder.load(self.facts.bundle.folder, positions, self._dtype, self._device)
-        for text, cut in zip(new, encoder.truncated(new), strict=True):
-            if cut:
-                print(
-                    f"warning: longer than {positions} tokens, its end is not seen: {printable(text, 60)}",
-                    file=sys.stderr,
-                )
-        for text in new:  # one at a time: how it is encoded must not depend on what else is
-            self._texts[text] = encoder.encode([text]).to(self._dtype)
-        if self._options.keep_text_encoder:
-            self._encoder = encoder
+        self._networks.decide(jobs)
+        if new:
+            self._texts.update(self._networks.encode(new))
+
+    def take_notes(self) -> list[str]:
+        """Give what there is to be told since the last call: the memory mode and why, texts cut short."""
+        notes, self._networks.notes = self._networks.notes, []
+        return notes
 
     def sample(self, request: Request | Job, progress: Progress | None = None) -> Sample:
         """Make one sample; the same request gives the same frames.
@@ -107,26 +96,28 @@ class OpenModel:
         """
         job = request if isinstance(request, Job) else self.check(request)
         given = read_pixels(job)
-        asked = job.request
-        self.prepare([asked.negative, asked.prompt])
-        self._load()
-        generator = torch.Generator().manual_seed(asked.seed)
+        self.prepare([job])
+        generator = torch.Generator().manual_seed(job.request.seed)
         segments: list[np.ndarray] = []
+        counts: list[Skipped] = []
         for place in range(job.segments):
             pixels = given
             if job.segments > 1:
                 before = segments[-1][-job.overlap :] if segments else given.first
                 pixels = replace(given, first=before, last=given.last if place + 1 == job.segments else None)
-            segments.append(self._segment(job, pixels, generator, _part_of(progress, place, job.segments)))
-        frames = join(segments, job.overlap)[: job.length]
+            frames, skipped = self._segment(job, pixels, generator, _part_of(progress, place, job.segments))
+            segments.append(frames)
+            counts.append(skipped)
+        whole = join(segments, job.overlap)[: job.length]
         if given.video is not None and given.mask is not None:
-            frames = lay_over(frames, given.video, given.mask)
-        return Sample(frames, job.fps, self._settings(job))
+            whole = lay_over(whole, given.video, given.mask)
+        return Sample(whole, job.fps, self._settings(job, counts))
 
-    def _segment(self, job: Job, pixels: Pixels, generator: torch.Generator, progress: Progress | None) -> np.ndarray:
-        assert self._networks is not None
-        family, transformer, vae = self._networks
-        asked, has_condition = job.request, self.facts.has_condition
+    def _segment(
+        self, job: Job, pixels: Pixels, generator: torch.Generator, progress: Progress | None
+    ) -> tuple[np.ndarray, Skipped]:
+        asked, networks, has_condition = job.request, self._networks, self.facts.has_condition
+        placement, vae = networks.placement, networks.vae
         shape = (int(vae.config.latent_channels), *job.bucket.latent_shape)
         noise = None
         if has_condition and self.facts.noises_condition:
@@ -134,34 +125,28 @@ class OpenModel:
             noise = torch.Generator()
             noise.set_state(generator.get_state())
             torch.randn((1, *shape), generator=noise)
-        condition, source = beginning(vae, job, pixels, has_condition, noise)
+        with placement.computing("vae"):
+            condition, source = beginning(vae, job, pixels, has_condition, noise)
         scheduler = make_scheduler(self.facts.scheduler, asked.steps, asked.sampler)
-        latents = generate_latents(
-            family, transformer, scheduler, self._text(asked.prompt), self._text(asked.negative), shape, asked.steps,
-            asked.guidance, generator, progress, condition, source,
-        )  # fmt: skip
-        frames: np.ndarray = decode_pixels(vae, latents)[0]
-        return frames
+        text, negative = (self._texts[t].to(networks.device) for t in (asked.prompt, asked.negative))
+        with (
+            placement.computing("transformer") as transformer,
+            first_block_cache(transformer, self._options.cache_threshold) as skipped,
+        ):
+            latents = generate_latents(
+                networks.family, transformer, scheduler, text, negative, shape, asked.steps, asked.guidance, generator,
+                progress, condition, source,
+            )  # fmt: skip
+        with placement.computing("vae"):
+            frames: np.ndarray = decode_pixels(vae, latents)[0]
+        return frames, skipped
 
-    def _text(self, text: str) -> torch.Tensor:
-        return self._texts[text].to(self._device)
-
-    def _load(self) -> None:
-        """Load transformer, adapters and VAE, once."""
-        if self._networks is not None:
-            return
-        family, transformer = build_transformer(str(self.facts.bundle.transformer), self._dtype)
-        for place, (lora, weights) in enumerate(self.facts.loras):
-            apply_lora(transformer, weights, f"lora_{place}", lora.scale)
-        if self._options.fuse_loras and self.facts.loras:
-            fuse(transformer)
-        vae = load_vae(self.facts.bundle.vae, self._dtype).to(self._device).eval()
-        self._networks = family, transformer.to(self._device).eval(), vae
-
-    def _settings(self, job: Job) -> dict[str, Any]:
-        asked = job.request
+    def _settings(self, job: Job, counts: Sequence[Skipped]) -> dict[str, Any]:
+        asked, options, choice = job.request, self._options, self._networks.choice
+        assert choice is not None
         media = {"image": job.image, "end_image": job.end_image, "video": job.video, "mask": job.mask}
-        scheduler = make_scheduler(self.facts.scheduler, asked.steps, asked.sampler)
+        calls, cached = sum(one.calls for one in counts), sum(one.cached for one in counts)
+        caching = {"cache_threshold": options.cache_threshold, "cached_share": round(cached / max(1, calls), 3)}
         return {
             "model": str(self._folder),
             "mode": job.mode,
@@ -174,14 +159,17 @@ class OpenModel:
             "fps": job.fps,
             "steps": asked.steps,
             "guidance": asked.guidance,
-            "sampler": asked.sampler or type(scheduler).__name__,
+            "sampler": asked.sampler or self.facts.default_sampler,
             **{name: str(medium.row.path) for name, medium in media.items() if medium},
             **({"strength": job.strength} if job.video else {}),
             **({"segments": job.segments, "overlap": job.overlap} if job.segments > 1 else {}),
             "loras": [{"path": str(lora.path), "scale": lora.scale} for lora, _ in self.facts.loras],
-            "fuse_loras": self._options.fuse_loras,
-            "device": str(self._device),
-            "dtype": str(self._dtype).removeprefix("torch."),
+            "fuse_loras": options.fuse_loras,
+            "memory": choice.mode,
+            "vae_tiling": choice.vae_tiling,
+            **(caching if options.cache_threshold is not None else {}),
+            "device": str(self._networks.device),
+            "dtype": str(self._networks.dtype).removeprefix("torch."),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
 

@@ -1,0 +1,130 @@
+"""A sampler's networks: loaded when they are wanted, and placed where the memory mode has them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from models.architecture import Architecture
+from models.architectures import build_transformer
+from models.lora import apply_lora, fuse
+from models.memory import Choice, Placement, decide, place
+from models.memory_need import Part, empty_text_encoder, empty_vae, sampling_need
+from models.text_encoder import TextEncoder
+from models.video_vae import load_vae
+from train_bridge.parallel import own_device
+from train_bridge.sample_checks import Job, ModelFacts
+from train_bridge.sample_request import Options
+
+
+class Networks:
+    """The parts of one pipeline. What is not needed at once is not loaded at once, unless it is to be kept.
+
+    Attributes:
+        device: where they compute.
+        dtype: of weights and activations.
+        choice: the memory mode, once it is decided.
+        notes: what the user should know about it, a line each.
+    """
+
+    def __init__(self, facts: ModelFacts, options: Options):
+        """Load nothing yet."""
+        self._facts, self._options = facts, options
+        self.device = own_device()
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.choice: Choice | None = None
+        self.notes: list[str] = []
+        self._family: Architecture | None = None
+        self._encoder: TextEncoder | None = None
+        self._vae: Any = None
+        self._placement: Placement | None = None
+
+    def decide(self, jobs: Sequence[Job]) -> None:
+        """Choose the memory mode by what the largest job needs; done once, before anything is loaded."""
+        if self.choice is not None:
+            return
+        facts, folder = self._facts, self._facts.bundle
+        largest = max(jobs, key=lambda job: job.bucket.tokens)
+        need = sampling_need(
+            facts.shape,
+            facts.empty,
+            empty_vae(folder.vae),
+            empty_text_encoder(folder.folder),
+            largest.bucket.num_frames,
+            largest.bucket.height_px,
+            largest.bucket.width_px,
+            int(facts.hints["text_tokens"]),
+            half=self.dtype == torch.bfloat16,
+            guided=any(job.request.guidance > 1 for job in jobs),
+            encodes=any(job.image or job.end_image or job.video or job.segments > 1 for job in jobs),
+            encoder_stays=self._options.keep_text_encoder,
+        )
+        self.choice = decide(self._options.memory, self.device, need, self._options.vae_tiling)
+        self.notes.append(self.choice.why)
+
+    def encode(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
+        """Encode texts, each by itself: how one is encoded must not depend on the others.
+
+        Returns:
+            Embeddings (1, L, D) on the CPU.
+        """
+        if self._options.keep_text_encoder:
+            placement = self.placement
+        else:
+            self._encoder = self._load_encoder()
+            placement = self._place({"text_encoder": self._encoder.model})
+        assert self._encoder is not None
+        for text, cut in zip(texts, self._encoder.truncated(texts), strict=True):
+            if cut:
+                self.notes.append(f"longer than {self._encoder.positions} tokens, its end is not seen: {text}")
+        with placement.computing("text_encoder"):
+            embeddings = {text: self._encoder.encode([text]).to("cpu", self.dtype) for text in texts}
+        if not self._options.keep_text_encoder:
+            self._encoder = None
+        return embeddings
+
+    @property
+    def placement(self) -> Placement:
+        """Transformer and VAE (and text encoder, where it is kept), loaded and placed."""
+        if self._placement is None:
+            parts: dict[Part, Any] = {"transformer": self._load_transformer(), "vae": self._load_vae()}
+            if self._options.keep_text_encoder:
+                self._encoder = self._load_encoder()
+                parts["text_encoder"] = self._encoder.model
+            self._placement = self._place(parts)
+            self.notes.extend(self._placement.notes)
+        return self._placement
+
+    @property
+    def family(self) -> Architecture:
+        """How to call the transformer."""
+        assert self._family is not None
+        return self._family
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder."""
+        return self._load_vae()
+
+    def _place(self, parts: Mapping[Part, Any]) -> Placement:
+        assert self.choice is not None
+        caching = self._options.cache_threshold is not None
+        return place(parts, self.choice.mode, self.device, self.choice.vae_tiling, caching)
+
+    def _load_encoder(self) -> TextEncoder:
+        encoder = TextEncoder.load(self._facts.bundle.folder, int(self._facts.hints["text_tokens"]), self.dtype)
+        encoder.model.eval()
+        return encoder
+
+    def _load_vae(self) -> Any:
+        if self._vae is None:
+            self._vae = load_vae(self._facts.bundle.vae, self.dtype).eval()
+        return self._vae
+
+    def _load_transformer(self) -> Any:
+        self._family, transformer = build_transformer(str(self._facts.bundle.transformer), self.dtype)
+        for place_, (lora, weights) in enumerate(self._facts.loras):
+            apply_lora(transformer, weights, f"lora_{place_}", lora.scale)
+        if self._options.fuse_loras and self._facts.loras:
+            fuse(transformer)
+        return transformer.eval()
