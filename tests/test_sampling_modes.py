@@ -18,6 +18,7 @@ from train_bridge.sample_request import Lora, Options, Request
 from train_bridge.sampling import OpenModel, open_model
 
 torch.set_num_threads(1)
+NONE = Options(memory="none")
 QUICK = Request("a square moves", steps=2, guidance=1.0, num_frames=5)
 
 
@@ -36,12 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> OpenModel:
-    return open_model(folder / "plain")
+    return open_model(folder / "plain", NONE)
 
 
 @pytest.fixture(scope="module")
 def inpaint(folder: Path) -> OpenModel:
-    return open_model(folder / "inpaint")
+    return open_model(folder / "inpaint", NONE)
 
 
 def reconstructed(folder: Path, frames: np.ndarray) -> np.ndarray:
@@ -51,7 +52,7 @@ def reconstructed(folder: Path, frames: np.ndarray) -> np.ndarray:
 
 
 def sample(folder: Path, model: str, out: Path, *words: str | Path) -> list[Path]:
-    given = ["sample", folder / model, "--output", out, "--steps", "2", "--guidance", "1", *words]
+    given = ["sample", folder / model, "--output", out, "--steps", "2", "--guidance", "1", "--memory", "none", *words]
     assert run_pipeline.main([str(word) for word in given]) == 0
     return sorted([*out.glob("*.mp4"), *out.glob("*.png")]) if out.is_dir() else [out]
 
@@ -93,7 +94,7 @@ def test_a_video_at_strength_0_comes_back_as_the_vae_has_it(folder: Path, plain:
 
 @pytest.mark.parametrize("name", ["plain", "inpaint"])
 def test_a_video_at_strength_1_is_forgotten(folder: Path, name: str) -> None:
-    model = open_model(folder / name)
+    model = open_model(folder / name, NONE)
     text_only = model.sample(QUICK).frames
     assert np.array_equal(model.sample(replace(QUICK, video=folder / "video.mp4", strength=1.0)).frames, text_only)
     half = replace(QUICK, video=folder / "video.mp4", strength=0.5)
@@ -102,7 +103,7 @@ def test_a_video_at_strength_1_is_forgotten(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "inpaint"])
 def test_a_mask_keeps_every_pixel_that_it_must(folder: Path, name: str) -> None:
-    model = open_model(folder / name)
+    model = open_model(folder / name, NONE)
     request = replace(QUICK, video=folder / "video.mp4", mask=folder / "mask.png")
     job = model.check(request)
     assert job.video is not None and job.strength == 1.0
@@ -115,7 +116,7 @@ def test_a_mask_keeps_every_pixel_that_it_must(folder: Path, name: str) -> None:
 def test_what_the_mask_lets_through_depends_on_what_it_keeps(folder: Path, tmp_path: Path) -> None:
     """The network itself is shown the kept pixels, in either kind of model."""
     for name in ("plain", "inpaint"):
-        model = open_model(folder / name)
+        model = open_model(folder / name, NONE)
         videos = []
         for seed in (1, 2):
             image = picture(tmp_path / f"{seed}.png", seed=seed)
@@ -172,7 +173,7 @@ def test_the_size_is_the_images_unless_another_is_asked_for(folder: Path, plain:
     almost = picture(tmp_path / "almost.png", 100, 95)
     bucket = plain.check(replace(QUICK, image=almost, width_px=64, height_px=64)).bucket
     assert (bucket.width_px, bucket.height_px) == (64, 64)
-    large = open_model(folder / "plain")
+    large = open_model(folder / "plain", NONE)
     large.facts.hints.update(width_px=512, height_px=512)
     bucket = large.check(replace(QUICK, image=picture(tmp_path / "hd.png", 1920, 1080))).bucket
     assert (bucket.width_px, bucket.height_px) == (688, 384)
@@ -189,7 +190,7 @@ def test_a_video_is_taken_at_the_models_rate_and_a_short_one_whole(plain: OpenMo
 
 @pytest.mark.parametrize("name", ["plain", "inpaint"])
 def test_a_long_video_continues_from_its_last_frames(folder: Path, name: str) -> None:
-    model = open_model(folder / name)
+    model = open_model(folder / name, NONE)
     request = replace(QUICK, num_frames=9, segments=3, overlap=5)
     long = model.sample(request)
     assert len(long.frames) == 9 + 2 * 4
@@ -225,7 +226,7 @@ def test_several_loras_give_the_same_fused_or_not_and_each_by_its_scale(folder: 
 
     def with_loras(*scales: float, fused: bool = False) -> np.ndarray:
         loras = tuple(Lora(file, scale) for file, scale in zip(files, scales, strict=False))
-        return open_model(folder / "plain", Options(loras=loras, fuse_loras=fused)).sample(QUICK).frames
+        return open_model(folder / "plain", Options(loras=loras, fuse_loras=fused, memory="none")).sample(QUICK).frames
 
     both, neither = with_loras(0.5, 0.8), with_loras()
     assert np.abs(both.astype(int) - with_loras(0.5, 0.8, fused=True)).max() <= 1
@@ -234,9 +235,41 @@ def test_several_loras_give_the_same_fused_or_not_and_each_by_its_scale(folder: 
 
 
 def test_reference_noise_follows_from_the_seed_where_the_model_was_trained_with_it(folder: Path) -> None:
-    noisy = open_model(folder / "inpaint")
+    noisy = open_model(folder / "inpaint", NONE)
     plain = noisy.sample(replace(QUICK, image=folder / "first.png")).frames
     noisy.facts = replace(noisy.facts, noises_condition=True)
     once, again = (noisy.sample(replace(QUICK, image=folder / "first.png")).frames for _ in range(2))
     assert np.array_equal(once, again)
     assert not np.array_equal(once, plain)
+
+
+def test_every_memory_mode_makes_the_same_file_but_8_bits_which_come_near(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--prompt", "snow", "--image", folder / "first.png", "--frames", "5"]
+    files, said = {}, {}
+    for mode in ("none", "model_cpu_offload", "sequential_cpu_offload", "model_cpu_offload_and_qfloat8", "auto"):
+        capsys.readouterr()
+        path = sample(folder, "inpaint", tmp_path / f"{mode}.mp4", *words, "--memory", mode)[0]
+        files[mode], said[mode] = path.read_bytes(), capsys.readouterr().err
+        assert json.loads(path.with_suffix(".json").read_text())["memory"] == ("none" if mode == "auto" else mode)
+    near = files.pop("model_cpu_offload_and_qfloat8")
+    assert len(set(files.values())) == 1 and near not in files.values()
+    assert "there is no GPU" in said["auto"] and "free main memory" in said["auto"]
+    assert "there is no GPU" in said["sequential_cpu_offload"]
+    exact = open_model(folder / "inpaint", NONE).sample(QUICK).frames
+    eight = open_model(folder / "inpaint", Options(memory="model_cpu_offload_and_qfloat8")).sample(QUICK).frames
+    assert 20 < psnr_db(exact, eight) < 60
+
+
+def test_one_sample_does_not_depend_on_those_before_it(folder: Path) -> None:
+    options = Options(memory="none", cache_threshold=2.0, keep_text_encoder=True)
+    request = replace(QUICK, steps=8)
+    alone = open_model(folder / "plain", options).sample(request)
+    model = open_model(folder / "plain", options)
+    model.sample(replace(request, prompt="rain", seed=9))
+    after = model.sample(request)
+    assert np.array_equal(alone.frames, after.frames)
+    assert alone.settings == after.settings
+    assert 0 < alone.settings["cached_share"] < 1
+    assert not np.array_equal(alone.frames, open_model(folder / "plain", NONE).sample(request).frames)

@@ -8,7 +8,7 @@ import torch
 from models.architecture import Architecture
 from models.architectures import build_transformer
 from models.lora import apply_lora, fuse
-from models.memory import Choice, Placement, decide, place
+from models.memory import AUTO, MODES, Choice, Placement, decide, place
 from models.memory_need import Part, empty_text_encoder, empty_vae, sampling_need
 from models.text_encoder import TextEncoder
 from models.video_vae import load_vae
@@ -43,6 +43,10 @@ class Networks:
         """Choose the memory mode by what the largest job needs; done once, before anything is loaded."""
         if self.choice is not None:
             return
+        if self._options.memory != AUTO:  # to predict takes a second or two, and would change nothing
+            mode = next(mode for mode in MODES if mode == self._options.memory)
+            self.choice = Choice(mode, self._options.vae_tiling, f"{mode}, as asked for")
+            return
         facts, folder = self._facts, self._facts.bundle
         largest = max(jobs, key=lambda job: job.bucket.tokens)
         need = sampling_need(
@@ -60,7 +64,7 @@ class Networks:
             encoder_stays=self._options.keep_text_encoder,
         )
         self.choice = decide(self._options.memory, self.device, need, self._options.vae_tiling)
-        self.notes.append(self.choice.why)
+        self.notes.append(f"memory: {self.choice.why}")
 
     def encode(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
         """Encode texts, each by itself: how one is encoded must not depend on the others.
