@@ -88,9 +88,11 @@ class LoraWeights:
 
     Attributes:
         layers: factors by module, named as a model or as a file names it (see `resolve`).
+        source: where it comes from, for messages.
     """
 
     layers: Mapping[str, Factors]
+    source: str = "LoRA"
 
     @property
     def dora(self) -> bool:
@@ -143,19 +145,20 @@ def write_lora(weights: LoraWeights, folder: Path) -> tuple[Path, Path]:
     return diffusers_file, kohya_file
 
 
-def read_lora(path: Path) -> LoraWeights:
+def read_lora(path: Path, check_finite: bool = True) -> LoraWeights:
     """Read an adapter in either layout, told by its keys.
 
     Alpha comes from the metadata or the `.alpha` tensors; where there is none, alpha = rank.
 
     Args:
         path: a file, or a folder that `write_lora` wrote to.
+        check_finite: refuse infinite values and NaN.
 
     Returns:
         Modules as the file names them, without prefix.
 
     Raises:
-        ModelError: not a LoRA of a transformer, or halves of it are missing.
+        ModelError: not a LoRA of a transformer, halves of it are missing, or values are not finite.
     """
     path = Path(path) / DIFFUSERS_FILE if Path(path).is_dir() else Path(path)
     tensors, metadata = read_tensors(path)
@@ -178,7 +181,11 @@ def read_lora(path: Path) -> LoraWeights:
     if halves := [module for module, found in parts.items() if not {"down", "up"} <= found.keys()]:
         raise ModelError(f"{path}: one factor is missing at {_some(halves)}; the file is not whole, fetch it again")
     described = _described(metadata, path)
-    return LoraWeights({module: _factors(module, found, described, path) for module, found in parts.items()})
+    finite = {module: all(part.float().isfinite().all() for part in found.values()) for module, found in parts.items()}
+    if check_finite and (broken := [module for module in finite if not finite[module]]):
+        raise ModelError(f"{path}: values are not finite at {_some(broken)}; the adapter is broken, train it again")
+    layers = {module: _factors(module, found, described, path) for module, found in parts.items()}
+    return LoraWeights(layers, f"LoRA {path}")
 
 
 def resolve(weights: LoraWeights, modules: Collection[str]) -> tuple[LoraWeights, list[str]]:
@@ -204,13 +211,14 @@ def resolve(weights: LoraWeights, modules: Collection[str]) -> tuple[LoraWeights
     for name, factors in weights.layers.items():
         found = {name} if name in modules else known.get(name, set())
         if len(found) > 1:
-            raise ModelError(f"LoRA: '{name}' may be any of {', '.join(sorted(found))}; export it in diffusers layout")
+            several = ", ".join(sorted(found))
+            raise ModelError(f"{weights.source}: '{name}' may be any of {several}; export it in diffusers layout")
         if not found:
             strangers.append(name)
             continue
         module = next(iter(found))
         if module in layers:
-            raise ModelError(f"LoRA: '{name}' and another key both adapt {module}; export it in one layout")
+            raise ModelError(f"{weights.source}: '{name}' and another key both adapt {module}; export it in one layout")
         layers[module] = factors
     return replace(weights, layers=layers), strangers
 
