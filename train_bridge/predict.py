@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.architecture import Shape
 from models.cost import Memory, saved_bytes, training_flops, training_memory
 from models.live_memory import peak_bytes
-from models.video_vae import TrainableVAE, encode_moments
+from models.video_vae import TEMPORAL_STRIDE, TrainableVAE, encode_moments
 from train_bridge.config import TrainConfig
 from train_bridge.types import Bucket
 
@@ -91,14 +91,21 @@ class InpaintPredictor:
     def _size(self) -> int:
         return 2 if self.transformer.config.train.precision == "bf16" else 4
 
-    @lru_cache(maxsize=256)  # noqa: B019 - one predictor lives as long as the plan
     def _encoding(self, bucket: Bucket) -> tuple[float, int]:
-        frames = torch.zeros(1, 3, bucket.num_frames, bucket.height_px, bucket.width_px, device="meta")
+        # Frames are encoded four at a time, each four at the same cost.
+        counted = min(bucket.num_frames, 1 + 2 * TEMPORAL_STRIDE)
+        flops, peak = self._counted(counted, bucket.height_px, bucket.width_px)
+        if counted < bucket.num_frames:
+            one = flops - self._counted(counted - TEMPORAL_STRIDE, bucket.height_px, bucket.width_px)[0]
+            flops += one * ((bucket.num_frames - counted) // TEMPORAL_STRIDE)
+        return flops, peak * self._size() // 4
+
+    @lru_cache(maxsize=256)  # noqa: B019 - one predictor lives as long as the plan
+    def _counted(self, num_frames: int, height_px: int, width_px: int) -> tuple[float, int]:
+        frames = torch.zeros(1, 3, num_frames, height_px, width_px, device="meta")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            encode_moments(self.vae, frames)
-        with torch.no_grad():
             peak = peak_bytes(lambda: encode_moments(self.vae, frames))
-        return float(counter.get_total_flops()), peak * self._size() // 4
+        return float(counter.get_total_flops()), peak
 
 
 @dataclass(frozen=True, eq=False)
