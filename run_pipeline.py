@@ -278,7 +278,10 @@ def run_evaluate(parsed: argparse.Namespace) -> int:
     )
     found = evaluate(request, _runner(parsed), print)
     print(f"\n{render_evaluation(found)}\n")
-    print(f"numbers   {_shown(write_evaluation(request, found))}\npage      {_shown(found.page)}")
+    print(f"numbers   {_shown(write_evaluation(request, found))}")
+    if found.sheet is not None:
+        print(f"nearest   {_shown(found.sheet)}")
+    print(f"page      {_shown(found.page)}")
     return _tell_problems(found.problems)
 
 

@@ -137,6 +137,19 @@ def test_the_copy_of_a_part_of_a_training_clip_is_told_and_what_is_new_is_not(ev
     assert evaluation["nearest_of"] == evaluation["reference"]["clips"]
 
 
+def test_samples_and_their_neighbours_are_drawn_side_by_side(evaluation, samples):
+    with Image.open(samples / "evaluation" / "samples" / "nearest.jpg") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(float)
+    height, width = len(pixels) // 4, pixels.shape[1] // 2
+    left, right = pixels[:height, :width], pixels[:height, width:]
+    assert left[60].std() > 5 and right[60].std() > 5, "pictures, not paper"
+    with Image.open(
+        next((samples / "evaluation" / "samples" / "previews").rglob(f"{evaluation['nearest'][0]['sample_id']}-0.jpg"))
+    ) as preview:
+        mean = np.asarray(preview.convert("RGB")).mean((0, 1))
+    assert left[30:100, 10:130].mean((0, 1)) == pytest.approx(mean, abs=12)
+
+
 def test_prompts_become_captions_and_whoever_has_none_is_measured_all_the_same(evaluation, samples):
     rows = {row["source_path"]: row for row in rows_of(samples / "evaluation" / "samples").values()}
     assert {rows[f"{name}.mp4"]["caption"] for name in NAMES} == {"rain", "harbour", "field", None}

@@ -56,6 +56,7 @@ class Nearest:
     """The neighbours of one sample.
 
     Attributes:
+        sample_id: its id in the table of samples.
         sample: path of its file, relative to the folder that was named.
         prompt: what it was made from.
         by_pictures: the clip with the nearest pictures; null: its pictures show too little to compare, or no
@@ -63,6 +64,7 @@ class Nearest:
         by_embedding: the clip with the nearest CLIP vector; null: not compared.
     """
 
+    sample_id: str
     sample: str
     prompt: str | None
     by_pictures: Neighbour | None
@@ -80,9 +82,9 @@ def find_nearest(samples: Population, reference: Population) -> list[Nearest]:
     """Find the training clips nearest to each sample that could be read, the nearest pair first."""
     pictures = _by_pictures(samples.clips, reference.table_of("temporal_hash"))
     embeddings = _by_embedding(samples.clips, reference.table_of("embedding"))
-    rows = samples.clips.select(["source_path", "caption", "status"]).to_pylist()
+    rows = samples.clips.select(["clip_id", "source_path", "caption", "status"]).to_pylist()
     found = [
-        Nearest(row["source_path"], row["caption"], pictures.get(place), embeddings.get(place))
+        Nearest(row["clip_id"], row["source_path"], row["caption"], pictures.get(place), embeddings.get(place))
         for place, row in enumerate(rows)
         if row["status"] != "failed"
     ]

@@ -12,6 +12,7 @@ from curation.evaluate.measure import measure, training_clips
 from curation.evaluate.nearest import Nearest, compared_with, find_nearest
 from curation.evaluate.population import Population, numbers, score_columns
 from curation.evaluate.request import REFERENCE, SAMPLES, Request
+from curation.evaluate.sheet import NAME, write_sheet
 from curation.output import prepare_folder
 from curation.report.compare import write_comparison
 from curation.report.write import Budget
@@ -34,6 +35,7 @@ class Evaluation:
         nearest_of: training clips among which they were looked for.
         short_sides_px: medians of samples and training clips.
         left_out: operators that did not run, or have nothing to be compared with, and why.
+        sheet: picture of the nearest pairs; null: there are none.
         page: the comparison, or the samples' own report where there is nothing to compare them with.
         problems: tracebacks of internal errors.
     """
@@ -48,6 +50,7 @@ class Evaluation:
     nearest_of: int
     short_sides_px: tuple[float | None, float | None]
     left_out: dict[str, str]
+    sheet: Path | None
     page: Path
     problems: list[str]
 
@@ -79,9 +82,12 @@ def evaluate(request: Request, runner: Runner, tell: Callable[[str], None]) -> E
     table, more = measure(request.sources, own_out, recipe, request.captioner, runner)
     samples = Population(table)
     scores, overall = compare(samples, reference, score_columns(list(recipe.operators)))
-    page = own_out / "report.html"
+    nearest = [] if reference is None else find_nearest(samples, reference)
+    page, sheet = own_out / "report.html", None
     if request.reference is not None:
-        page = request.out / "compare.html"
+        page, sheet = request.out / "compare.html", own_out / NAME  # in there nobody takes it for a sample
+        if not write_sheet(nearest, own_out, request.reference[0], sheet):
+            sheet = None
         write_comparison(request.reference, (own_out, recipe), page, Budget())
     failed = table.filter(pc.equal(table["status"], "failed"))
     prompts = table.filter(pc.and_(pc.not_equal(table["status"], "failed"), pc.is_null(table["caption"])))
@@ -96,10 +102,11 @@ def evaluate(request: Request, runner: Runner, tell: Callable[[str], None]) -> E
         training_clips=None if reference is None else len(reference.clips),
         scores=scores,
         overall=overall,
-        nearest=[] if reference is None else find_nearest(samples, reference),
+        nearest=nearest,
         nearest_of=0 if reference is None else compared_with(reference),
         short_sides_px=(sides[0], sides[1] if len(sides) > 1 else None),
         left_out=left_out,
+        sheet=sheet,
         page=page,
         problems=[*problems, *more],
     )
