@@ -17,7 +17,7 @@ from train_bridge.sample_request import Request
 from train_bridge.sampling import OpenModel, open_model
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test waits for the training
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FRAMES, SIDE = 9, 32
 UNSEEN = (0.07, 0.31, 0.55, 0.82)
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(CONFIGS / "train_vae_tiny.yaml", *same, "--output", folder / "vae", "train.steps=250")
     train(
         CONFIGS / "train_inpaint_tiny.yaml", *same, "--output", folder / "inpaint", f"model.vae={folder / 'vae'}",
-        "train.steps=700", "inpaint.masks={first_frames: 0.4, both_ends: 0.3, box: 0.15, all: 0.15}",
+        "train.steps=450", "inpaint.masks={first_frames: 0.4, both_ends: 0.3, box: 0.15, all: 0.15}",
     )  # fmt: skip
     return folder
 
@@ -81,7 +81,7 @@ def test_image_to_video_begins_with_the_given_frame_and_goes_on_as_it_should(
     expected = reconstructed(truth)
     assert psnr_db(made[0], expected[0]) >= 25
     without = model.sample(request()).frames
-    assert psnr_db(made, expected) > max(17, psnr_db(without, expected))
+    assert psnr_db(made, expected) > max(25, psnr_db(without, expected) + 5)
 
 
 @pytest.mark.parametrize("phase", UNSEEN)
@@ -109,7 +109,7 @@ def test_what_a_mask_keeps_stays_and_what_is_filled_in_fits_it(model: OpenModel,
         given, made = job.video.read(job.bucket, job.span_s), model.sample(job).frames
         is_kept = mask == 0
         assert np.array_equal(made[:, is_kept], given[:, is_kept])
-        assert psnr_db(made[:, ~is_kept], truth[:, ~is_kept]) > 15  # grey in its place would have 11
+        assert psnr_db(made[:, ~is_kept], truth[:, ~is_kept]) > 20  # the mean colour in its place has 14
 
 
 def test_the_stronger_the_further_from_the_source(
