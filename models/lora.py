@@ -268,8 +268,8 @@ def _fit(weights: LoraWeights, layers: Mapping[str, nn.Linear]) -> LoraWeights:
         )
     plain = [module for module, factors in fitting.layers.items() if factors.magnitude is None]
     if weights.dora and plain:
-        found = f"{len(plain)} layers ({plain[0]})"
-        raise ModelError(f"{weights.source}: DoRA magnitudes are missing at {found}; export it again")
+        where = f"{len(plain)} layers ({plain[0]})"
+        raise ModelError(f"{weights.source}: DoRA magnitudes are missing at {where}; export it again")
     return fitting
 
 
