@@ -37,8 +37,9 @@ EXACT_MODES: tuple[Mode, ...] = ("none", "model_cpu_offload", "sequential_cpu_of
 """modes with identical results, the fastest first: what `auto` chooses among"""
 QFLOAT8 = torch.float8_e4m3fn
 QFLOAT8_LARGEST = torch.finfo(QFLOAT8).max
-QFLOAT8_TOLERANCE = 0.1
-"""relative error (norm of the difference over norm) of one prediction of the transformer with weights in 8 bits"""
+QFLOAT8_TOLERANCE = 0.03
+"""relative error (norm of the difference over norm) of a prediction with weights in 8 bits, and of sampled latents;
+0.4 to 1.3 % were measured with random and trained weights of the preset `tiny`"""
 MARGIN = 1.15
 """free memory asked for, over the predicted need: for fragmentation and the workspaces of cuDNN, which the model of
 the need does not know"""
@@ -284,8 +285,16 @@ def _store_in_8_bits(transformer: nn.Module) -> int:
 def _offload_layers(part: nn.Module, device: torch.device, ahead: bool) -> None:
     """Fetch each layer when it computes, and with a GPU the next one meanwhile."""
     streams = ahead and device.type == "cuda"
+    # Streams read from page-locked copies of the weights: of all at once, or where main memory is short one at a time.
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in part.parameters())
+    short = streams and weights * MARGIN > free_bytes(torch.device("cpu"))
     apply_group_offloading(
-        part, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level", use_stream=streams
+        part,
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level",
+        use_stream=streams,
+        low_cpu_mem_usage=short,
     )
 
 
