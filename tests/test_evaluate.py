@@ -200,6 +200,18 @@ def test_going_on_measures_nothing_twice_and_what_has_changed_is_measured_again(
     assert hashes.stat().st_mtime_ns == times[1]
 
 
+def test_of_very_many_training_clips_a_draw_is_measured_again_and_the_numbers_say_so(reference, tmp_path, monkeypatch):
+    monkeypatch.setattr("curation.evaluate.measure.MOST_AGAIN", 2)
+    folder = write_samples(tmp_path / "s", {"one": landscape(40)})
+    assert evaluate(folder, "--reference", reference) == 0
+    found = found_in(folder / "evaluation")
+    assert found["nearest_of"] == 2 < found["reference"]["clips"]
+    drawn = {row["source_path"].partition(".")[0] for row in rows_of(folder / "evaluation" / "reference").values()}
+    accepted = [i for i, r in rows_of(reference).items() if r["status"] == "accepted" and r["type"] == "video"]
+    assert drawn == set(sorted(accepted)[:2])
+    assert found["nearest"][0]["by_pictures"]["clip_id"] in drawn
+
+
 def test_hashes_in_the_reference_are_used_and_without_hashes_and_files_no_neighbours_are_told(samples, tmp_path):
     films = tmp_path / "films"
     films.mkdir()
