@@ -12,6 +12,7 @@ from PIL import Image
 from pipelines import FAMILY, half_mask, moving, picture, psnr_db, write_pipeline
 
 import run_pipeline
+from models.errors import ModelError
 from models.lora import add_lora, export_lora
 from models.video_vae import decode_pixels, encode, load_vae, to_signed
 from train_bridge.sample_request import Lora, Options, Request
@@ -273,3 +274,18 @@ def test_one_sample_does_not_depend_on_those_before_it(folder: Path) -> None:
     assert alone.settings == after.settings
     assert 0 < alone.settings["cached_share"] < 1
     assert not np.array_equal(alone.frames, open_model(folder / "plain", NONE).sample(request).frames)
+
+
+def test_numbers_that_are_not_finite_are_no_video(folder: Path) -> None:
+    with pytest.raises(ModelError, match="not finite; lower --guidance"):
+        open_model(folder / "plain", NONE).sample(replace(QUICK, guidance=3e38))
+
+
+def test_the_user_is_told_where_the_model_does_not_see_what_is_given(folder: Path) -> None:
+    for name, told in (("plain", True), ("inpaint", False)):
+        model = open_model(folder / name, NONE)
+        model.prepare([model.check(QUICK)])
+        assert not any("no condition channels" in note for note in model.take_notes())
+        for _ in range(2):
+            model.prepare([model.check(replace(QUICK, image=folder / "first.png"))])
+        assert sum("no condition channels" in note for note in model.take_notes()) == told

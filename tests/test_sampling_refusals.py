@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(capsys: pytest.CaptureFixture[str], folder: Path, out: Path, model: str, *words: str) -> str:
     """Run a command that is refused; give its one line."""
     names = {path.name for path in folder.iterdir()}
-    given = [str(folder / word) if word in names else word for word in words]
+    given = [str(folder / word) if word.split("/")[0] in names else word for word in words]
     prompt = [] if "--prompt" in words or "--prompts" in words else ["--prompt", "snow"]
     output = [] if "--output" in words else ["--output", str(out)]
     capsys.readouterr()
@@ -99,6 +99,8 @@ def said(capsys: pytest.CaptureFixture[str], folder: Path, out: Path, model: str
         ("--memory some", "memory mode 'some': there is none"),
         ("--frames 1 --output out.mp4", "a picture is made; name it out.png"),
         ("--output out.png", "a video is made; name it out.mp4"),
+        ("--output first.png/out.mp4", "a file is in the way"),
+        ("--output mask.png/deep/er", "a file is in the way"),
         ("--seeds 0..1 --output out.mp4", "one file for 2 samples"),
     ],
 )

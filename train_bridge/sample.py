@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from curation.errors import UserError
+from curation.files import make_folder
 from curation.outside_text import printable
 from train_bridge.sample_files import targets_for, write_sample
 from train_bridge.sample_request import DEFAULTS, Options, Request
@@ -42,6 +43,10 @@ def sample(
     opened = open_model(model, options)
     jobs = [opened.check(request) for request in requests]
     targets = targets_for(jobs, output)
+    try:
+        make_folder(targets[0].parent)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--output {output}: a file is in the way; name a folder, or a file in one") from None
     opened.prepare(jobs)
     for place, (job, target) in enumerate(zip(jobs, targets, strict=True)):
         made = opened.sample(job, _progress(place, len(jobs)))

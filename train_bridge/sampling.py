@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from models.caching import Skipped, first_block_cache
+from models.errors import ModelError
 from models.generate import generate_latents
 from models.long_video import join
 from models.quiet import quiet_libraries
@@ -53,6 +54,7 @@ class OpenModel:
         self._folder, self._options = folder, options
         self._networks = Networks(facts, options)
         self._texts: dict[str, torch.Tensor] = {}
+        self._told = False
 
     def check(self, request: Request) -> Job:
         """Say what a request comes to, without weights.
@@ -75,11 +77,17 @@ class OpenModel:
         texts = [text for job in jobs for text in (job.request.negative, job.request.prompt)]
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         self._networks.decide(jobs)
+        if not self._told and not self.facts.has_condition and any(j.image or j.mask or j.segments > 1 for j in jobs):
+            self._told = True
+            self._networks.notes.append(
+                "this model has no condition channels: what is given is put back after every step; an inpaint model "
+                "goes on from it better"
+            )
         if new:
             self._texts.update(self._networks.encode(new))
 
     def take_notes(self) -> list[str]:
-        """Give what there is to be told since the last call: the memory mode and why, texts cut short."""
+        """Give what there is to tell since the last call: the memory mode and why, texts cut short, and the like."""
         notes, self._networks.notes = self._networks.notes, []
         return notes
 
@@ -137,6 +145,11 @@ class OpenModel:
                 networks.family, transformer, scheduler, text, negative, shape, asked.steps, asked.guidance, generator,
                 progress, condition, source,
             )  # fmt: skip
+        if not torch.isfinite(latents).all():
+            raise ModelError(
+                "sample: the network gave numbers that are not finite; lower --guidance or a LoRA's scale, or look at "
+                "the weights"
+            )
         with placement.computing("vae"):
             frames: np.ndarray = decode_pixels(vae, latents)[0]
         return frames, skipped
