@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.easyanimate import EasyAnimate
 from models.errors import ModelError
 from models.generate import generate_latents
 from models.objectives import Kind, make_objective
@@ -188,6 +189,30 @@ def test_steps_that_do_not_lead_from_noise_to_data_are_refused_and_the_mend_is_r
     assert make_scheduler(config, better, name)
     if steps == 128:
         assert run("epsilon", name, better, config)[1] < 0.05
+
+
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_every_sampler_gives_what_diffusers_own_pipeline_gives(kind: Kind, name: str) -> None:
+    torch.manual_seed(0)
+    family = EasyAnimate()
+    size = {"num_layers": 1, "mmdit_layers": 1, "num_attention_heads": 1, "text_embed_dim": 8}
+    network = family.build(family.presets["tiny"] | size).eval()
+    vae = diffusers.AutoencoderKLMagvit(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2)
+    config = config_of(kind)
+    pipeline = diffusers.EasyAnimatePipeline(vae, None, None, network, make_scheduler(config, 5, name))
+    pipeline.set_progress_bar_config(disable=True)
+    draw, mask = torch.Generator().manual_seed(3), torch.ones(1, 6)
+    text, negative = (torch.randn(1, 6, 8, generator=draw) for _ in range(2))
+    theirs = pipeline(
+        prompt_embeds=text, negative_prompt_embeds=negative, prompt_attention_mask=mask,
+        negative_prompt_attention_mask=mask, height=32, width=32, num_frames=5, num_inference_steps=5,
+        guidance_scale=4.0, generator=torch.Generator().manual_seed(7), output_type="latent",
+    ).frames  # fmt: skip
+    ours = generate_latents(
+        family, network, make_scheduler(config, 5, name), text, negative, (16, 2, 4, 4), 5, 4.0,
+        torch.Generator().manual_seed(7),
+    )  # fmt: skip
+    assert torch.equal(ours, theirs)
 
 
 def test_a_scheduler_is_made_without_warnings(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture) -> None:
