@@ -24,10 +24,10 @@ def test_samples_of_a_trained_model_are_nearer_to_the_training_clips_than_those_
     curate(tmp_path / "clips", "shots.min_s=1", "rules={}", out=tmp_path / "out")
     run(
         "train", CONFIGS / "train_vae_tiny.yaml", "--data", data, "--output", tmp_path / "vae", "--runner", "inline",
-        "train.steps=300",
+        "train.steps=200",
     )  # fmt: skip
     found = {}
-    for name, steps in (("untrained", 1), ("trained", 1000)):
+    for name, steps in (("untrained", 1), ("trained", 500)):
         run(
             "train", CONFIGS / "train_tiny.yaml", "--data", data, "--output", tmp_path / name, "--runner", "inline",
             f"model.vae={tmp_path / 'vae'}", f"train.steps={steps}", f"train.cache={tmp_path / 'cache'}",
@@ -38,7 +38,7 @@ def test_samples_of_a_trained_model_are_nearer_to_the_training_clips_than_those_
         run("evaluate", made, "--reference", tmp_path / "out", "--runner", "inline")
         found[name] = json.loads((made / "evaluation" / "evaluate.json").read_text(encoding="utf-8"))
     trained, untrained = found["trained"], found["untrained"]
-    assert trained["overall"]["distance"] < 0.85 * untrained["overall"]["distance"]
+    assert trained["overall"]["distance"] < 0.9 * untrained["overall"]["distance"]
     bits = {
         name: sum(one["by_pictures"]["picture_bits"] if one["by_pictures"] else 512 for one in each["nearest"])
         for name, each in found.items()
