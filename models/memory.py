@@ -4,7 +4,7 @@
 |---|---|---|
 | none | all parts, always | |
 | model_cpu_offload | the part that computes | the same |
-| model_cpu_offload_and_qfloat8 | likewise, the transformer's weights in 8 bits | near (see `QFLOAT8_TOLERANCE`) |
+| model_cpu_offload_and_qfloat8 | likewise; the transformer in 8 bits, the text encoder by layers | near |
 | sequential_cpu_offload | the layer that computes, and the next one | the same |
 
 `auto` measures what is free, predicts what is needed (`models.memory_need`) and takes the first mode that fits, only
@@ -27,8 +27,8 @@ from torch import nn
 from models.devices import offloads_layers
 from models.errors import ModelError
 from models.lora import fuse
+from models.memory_need import BY_LAYERS, Need, Part, in_8_bits
 from models.memory_need import Mode as Mode
-from models.memory_need import Need, Part, in_8_bits
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 AUTO = "auto"
@@ -197,11 +197,12 @@ def place(
         left = _store_in_8_bits(transformer)
         if left:
             notes.append(f"{mode}: {left} layers keep their weights, which 8 bits cannot hold (over {QFLOAT8_LARGEST})")
-    if mode == "sequential_cpu_offload":
-        # The VAE is walked by `models.magvit`, past its layers' own forward, where hooks would wait: it stays whole.
-        for name in ("text_encoder", "transformer"):
-            if name in parts:
-                _offload_layers(parts[name], device, name == "transformer" and not caching)
+    # Texts are encoded once, so the encoder may be slow. The VAE stays whole: it is walked by `models.magvit`, past its
+    # layers' own forward, where hooks would wait.
+    if "text_encoder" in parts and mode in BY_LAYERS["text_encoder"]:
+        _offload_layers(parts["text_encoder"], device, ahead=False)
+    if transformer is not None and mode in BY_LAYERS["transformer"]:
+        _offload_layers(transformer, device, ahead=not caching)
         if caching and device.type == "cuda":
             notes.append(f"{mode}: layers are not fetched ahead, since caching skips some; slower than without caching")
     return Placement(parts, mode, device, tuple(notes))

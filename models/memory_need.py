@@ -26,6 +26,12 @@ from models.video_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, build_vae, decode_
 Mode = Literal["none", "model_cpu_offload", "model_cpu_offload_and_qfloat8", "sequential_cpu_offload"]
 Part = Literal["text_encoder", "transformer", "vae"]
 
+# Modes in which a part's layers come to the device one after the other, not the part as a whole.
+BY_LAYERS: Mapping[Part, tuple[Mode, ...]] = {
+    "text_encoder": ("model_cpu_offload_and_qfloat8", "sequential_cpu_offload"),
+    "transformer": ("sequential_cpu_offload",),
+    "vae": (),
+}
 # What a block holds at once while it computes, in values of the compute type per token and channel
 # (tests/test_models_memory_need.py counts it), for tokens of video and of text.
 VIDEO_VALUES = 12.0
@@ -87,7 +93,7 @@ class Need:
     def _alone(self, name: Part, mode: Mode) -> int:
         """Give the weights on the device while a part computes and the others are away."""
         part = self.parts[name]
-        if mode == "sequential_cpu_offload" and name != "vae":
+        if mode in BY_LAYERS[name]:
             return min(part.weights, 2 * part.largest_layer)  # the layer that computes, and the one fetched meanwhile
         if mode == "model_cpu_offload_and_qfloat8" and part.weights_8_bits < part.weights:
             return part.weights_8_bits + part.largest_layer

@@ -99,12 +99,19 @@ def test_one_prediction_with_weights_in_8_bits_is_within_the_stated_tolerance() 
     assert 0 < error < QFLOAT8_TOLERANCE
 
 
-def test_sequential_offload_waits_at_the_layers_of_text_encoder_and_transformer_only(encoder_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "by_layers"),
+    [
+        ("none", [False, False, False]),
+        ("model_cpu_offload", [False, False, False]),
+        ("model_cpu_offload_and_qfloat8", [True, False, False]),
+        ("sequential_cpu_offload", [True, True, False]),
+    ],
+)
+def test_layers_wait_on_the_cpu_where_the_mode_says_so(mode: str, by_layers: list[bool], encoder_folder: Path) -> None:
     _, parts = networks(encoder_folder)
-    placement = place(parts, "sequential_cpu_offload", CPU)
-    assert [memory.offloads_layers(placement.parts[name]) for name in ("text_encoder", "transformer", "vae")] == [
-        True, True, False,
-    ]  # fmt: skip
+    place(parts, mode, CPU)
+    assert [memory.offloads_layers(parts[name]) for name in ("text_encoder", "transformer", "vae")] == by_layers
 
 
 class Part(nn.Module):
