@@ -5,6 +5,7 @@ the VAE's by walking its shapes on the meta device. What libraries take for them
 `models.memory.MARGIN`).
 """
 
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -156,8 +157,10 @@ def empty_vae(folder: Path) -> AutoencoderKLMagvit:
         ModelError: no such folder, or a config that does not fit.
     """
     config = _config(Path(folder) / "config.json")
+    # Loading passes over keys that the class does not know, such as `cache_mag_vae`, which a pipeline of theirs reads.
+    known = inspect.signature(AutoencoderKLMagvit.__init__).parameters.keys()
     with torch.device("meta"):
-        return build_vae({key: value for key, value in config.items() if not key.startswith("_")}).eval()
+        return build_vae({key: value for key, value in config.items() if key in known}).eval()
 
 
 def empty_text_encoder(folder: Path) -> nn.Module:

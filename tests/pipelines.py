@@ -27,7 +27,10 @@ def write_pipeline(folder: Path, in_channels: int = 16, seed: int = 0) -> Path:
             if name.startswith(("proj.", "proj_out.")) and parameter.ndim > 1:
                 parameter.mul_(3.0)
     transformer.save_pretrained(folder / "transformer")
-    build_vae(PRESETS["tiny"]).save_pretrained(folder / "vae")
+    vae = build_vae(PRESETS["tiny"])
+    if in_channels != 16:
+        vae.register_to_config(cache_mag_vae=True)  # as in pipelines that diffusers' inpaint class can sample with
+    vae.save_pretrained(folder / "vae")
     build_tiny(folder)
     FlowMatchEulerDiscreteScheduler(shift=2.0).save_pretrained(folder / "scheduler")
     classes = {

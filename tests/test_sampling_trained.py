@@ -34,10 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bars")
     data = write_bars(folder / "clips")
     same = ["--data", data, "buckets.frames=[9]"]
-    train(CONFIGS / "train_vae_tiny.yaml", *same, "--output", folder / "vae", "train.steps=250")
+    train(CONFIGS / "train_vae_tiny.yaml", *same, "--output", folder / "vae", "train.steps=180")
     train(
         CONFIGS / "train_inpaint_tiny.yaml", *same, "--output", folder / "inpaint", f"model.vae={folder / 'vae'}",
-        "train.steps=450", "inpaint.masks={first_frames: 0.4, both_ends: 0.3, box: 0.15, all: 0.15}",
+        "train.steps=350", "inpaint.masks={first_frames: 0.4, both_ends: 0.3, box: 0.15, all: 0.15}",
     )  # fmt: skip
     return folder
 
