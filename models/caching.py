@@ -2,6 +2,15 @@
 
 diffusers' `FirstBlockCacheConfig` (after ParaAttention, related to TeaCache, arXiv 2411.19108). The state lives for one
 sample, so that a sample does not depend on those before it.
+
+Measured with a trained transformer of the preset `tiny`, 50 steps of flow_euler, guidance 4 (`benchmarks/sampling.py`):
+
+| threshold | predictions that took the last word | relative error of the latents |
+|---|---|---|
+| 0.05 | 19 % | 0.002 |
+| 0.1 | 60 % | 0.010 |
+| 0.2 | 82 % | 0.029 |
+| 0.4 | 92 % | 0.060 |
 """
 
 import math

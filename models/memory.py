@@ -254,10 +254,9 @@ _NEXT_WITHOUT_GPU: Mapping[Mode, str] = {
 
 
 def _exhausted(mode: Mode, part: Part, device: torch.device, vae_tiling: bool) -> ModelError:
+    mend = (_NEXT_WITHOUT_GPU if device.type == "cpu" else _NEXT)[mode]
     if part == "vae" and not vae_tiling:
-        mend = "--vae-tiling"
-    else:
-        mend = (_NEXT_WITHOUT_GPU if device.type == "cpu" else _NEXT)[mode]
+        mend = f"--vae-tiling (it helps above 512 px), or {mend}"
     where = "main memory" if device.type == "cpu" else f"{device}'s memory"
     return ModelError(f"out of {where} at the {part.replace('_', ' ')}, memory mode {mode}; next, try {mend}")
 

@@ -50,7 +50,7 @@ def in_tiles(
             across = _weights(lefts, wide, width, broad)[column]
             y, x = top * tall // height, left * broad // width
             weight = down[y : y + part.shape[-2], None] * across[None, x : x + part.shape[-1]]
-            result[..., y : y + part.shape[-2], x : x + part.shape[-1]] += part * weight.to(part)
+            result[..., y : y + part.shape[-2], x : x + part.shape[-1]] += part * weight.to(part.device)
     assert result is not None
     return result
 
