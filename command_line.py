@@ -119,9 +119,7 @@ def _add_sampling(sampling: argparse.ArgumentParser) -> None:
     sampling.add_argument("--image", type=Path, metavar="FILE", help="the first frame")
     sampling.add_argument("--end-image", type=Path, metavar="FILE", help="the last frame")
     sampling.add_argument("--video", type=Path, metavar="FILE", help="video (or image) to begin from")
-    sampling.add_argument(
-        "--mask", type=Path, metavar="FILE", help="as large as the video; white is generated"
-    )
+    sampling.add_argument("--mask", type=Path, metavar="FILE", help="as large as the video; white is generated")
     sampling.add_argument("--strength", type=float, help="0 gives the video back, 1 forgets it; default 0.7, masked 1")
     sampling.add_argument("--segments", type=int, metavar="N", help="continue the video to N times the model's frames")
     sampling.add_argument("--length", type=int, metavar="N", help="frames in all, in place of --segments")

@@ -1,5 +1,7 @@
 """The parts of the sampling modes: where the loop begins, what it keeps, how segments are joined."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from models.objectives import Kind, make_objective
 from models.samplers import SAMPLERS, make_scheduler
 from models.video_to_video import latent_mask, lay_over
 from models.video_vae import PRESETS, build_vae, encode
+from train_bridge.sample_media import Medium, size_for
+from train_bridge.types import TrainRow
 
 torch.set_num_threads(1)
 SHAPE = (4, 3, 4, 4)
@@ -170,3 +174,13 @@ def test_segments_that_differ_are_blended_evenly() -> None:
     before, after = np.zeros((9, 1, 1, 3), np.uint8), np.full((9, 1, 1, 3), 240, np.uint8)
     joined = join([before, after], 5)[:, 0, 0, 0].astype(int)
     assert joined.tolist() == [0] * 4 + [40, 80, 120, 160, 200] + [240] * 4
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(32, 1024))
+def test_a_size_for_an_image_keeps_area_and_aspect_as_near_as_16_allows(width: int, height: int, side: int) -> None:
+    medium = Medium("--image", TrainRow("a", Path("a"), "", "image", width, height, 1, 0.0))
+    found = size_for(medium, side * side)
+    exact = (side * (width / height) ** 0.5, side * (height / width) ** 0.5)
+    for length, ideal in zip(found, exact, strict=True):
+        assert length % 16 == 0 and length >= 16
+        assert abs(length - ideal) <= 8 + 1e-6 or (length == 16 and ideal < 16)
