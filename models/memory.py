@@ -98,9 +98,14 @@ def decide(asked: str, device: torch.device, need: Need, vae_tiling: bool = Fals
         return Choice("none", vae_tiling or not small, words if small else f"{words}; the VAE works in tiles")
     if asked == AUTO:
         choice = choose(free, need)
-        return Choice(choice.mode, choice.vae_tiling or vae_tiling, choice.why)
-    mode: Mode = next(mode for mode in MODES if mode == asked)
-    return Choice(mode, vae_tiling, f"{mode}: needs {_gb(need.peak(mode, vae_tiling))} of {_gb(free)} free")
+        mode, tiling, why = choice.mode, choice.vae_tiling or vae_tiling, choice.why
+    else:
+        mode, tiling = next(mode for mode in MODES if mode == asked), vae_tiling
+        why = f"{mode}: needs {_gb(need.peak(mode, tiling))} of {_gb(free)} free"
+    held, main = need.held(mode), free_bytes(torch.device("cpu"))
+    if device.type != "cpu" and held > main:
+        why = f"{why}; its weights wait in main memory, {_gb(held)} where {_gb(main)} are free: that may not do"
+    return Choice(mode, tiling, why)
 
 
 def check_mode(asked: str) -> None:

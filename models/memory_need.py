@@ -81,8 +81,7 @@ class Need:
         """
         working = {name: part.working_tiled if vae_tiling else part.working for name, part in self.parts.items()}
         if mode == "none":
-            together = [name for name in self.parts if name != "text_encoder" or self.encoder_stays]
-            alone = [name for name in self.parts if name not in together]
+            together, alone = self._together()
             return max(
                 sum(self.parts[name].weights for name in together)
                 + max((working[name] for name in together), default=0),
@@ -90,6 +89,20 @@ class Need:
                 0,
             )
         return max((self._alone(name, mode) + working[name] for name in self.parts), default=0)
+
+    def held(self, mode: Mode) -> int:
+        """Give the bytes of weights that wait in main memory, at most at once, while the device has others."""
+        if mode == "none":
+            return 0
+        small = mode == "model_cpu_offload_and_qfloat8"
+        weights = {name: part.weights_8_bits if small else part.weights for name, part in self.parts.items()}
+        together, alone = self._together()
+        return max(sum(weights[name] for name in together), *(weights[name] for name in alone), 0)
+
+    def _together(self) -> tuple[list[Part], list[Part]]:
+        """Divide the parts into those that are there at the same time, and one that comes before them."""
+        together: list[Part] = [name for name in self.parts if name != "text_encoder" or self.encoder_stays]
+        return together, [name for name in self.parts if name not in together]
 
     def _alone(self, name: Part, mode: Mode) -> int:
         """Give the weights on the device while a part computes and the others are away."""

@@ -251,6 +251,17 @@ def test_without_a_gpu_auto_stays_in_main_memory_and_tiles_where_that_is_short(
         assert decide(mode, GPU, need(1000, 10, 10)).mode == mode
 
 
+@pytest.mark.parametrize("asked", [AUTO, "sequential_cpu_offload"])
+def test_main_memory_too_small_for_what_waits_there_is_told(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted, free = need(1000, 10, 10), {"cuda": 300, "cpu": 2000}
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free[device.type])
+    assert "main memory" not in decide(asked, GPU, predicted).why
+    free["cpu"] = 1019  # the transformer's 1000 and the VAE's 20 wait together
+    assert "main memory" in decide(asked, GPU, predicted).why
+    assert predicted.held("model_cpu_offload_and_qfloat8") == 520
+    assert decide("none", GPU, predicted).why.count("main memory") == predicted.held("none") == 0
+
+
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ModelError, match="'fast': there is none; known: auto, none, model_cpu_offload, "):
         decide("fast", CPU, need(1, 1, 1))
