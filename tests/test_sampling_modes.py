@@ -1,6 +1,7 @@
 """The modes of the sampler through its Python API and its command, with untrained parts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,3 +290,21 @@ def test_the_user_is_told_where_the_model_does_not_see_what_is_given(folder: Pat
         for _ in range(2):
             model.prepare([model.check(replace(QUICK, image=folder / "first.png"))])
         assert sum("no condition channels" in note for note in model.take_notes()) == told
+
+
+def test_a_run_that_trained_an_adapter_brings_it_along_once(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "plain", tmp_path / "run" / "model")
+    network = FAMILY.load(folder / "plain" / "transformer")
+    add_lora(network, 4, None, FAMILY.lora_targets)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    (tmp_path / "run" / "lora").mkdir()
+    file = export_lora(network, "default", tmp_path / "run" / "lora")[0]
+    own = open_model(tmp_path / "run", NONE).sample(QUICK)
+    assert [lora["path"] for lora in own.settings["loras"]] == [str(file)]
+    named = open_model(folder / "plain", replace(NONE, loras=(Lora.parse(str(tmp_path / "run")),))).sample(QUICK)
+    twice = open_model(tmp_path / "run", replace(NONE, loras=(Lora(file),))).sample(QUICK)
+    assert np.array_equal(own.frames, named.frames) and np.array_equal(own.frames, twice.frames)
+    assert not np.array_equal(own.frames, open_model(folder / "plain", NONE).sample(QUICK).frames)
