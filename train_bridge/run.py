@@ -24,6 +24,7 @@ from models.lora import trainable
 from models.masks import check_probabilities
 from models.objectives import make_objective
 from models.quiet import quiet_libraries
+from models.samplers import make_scheduler
 from models.video_vae import PRESETS, TrainableVAE
 from train_bridge.cache_build import CacheItem, CacheRunner, InlineRunner, build_cache
 from train_bridge.conditions import mask_probabilities
@@ -124,7 +125,9 @@ def check_config(config: TrainConfig) -> Parts:
         check_probabilities(mask_probabilities(config.inpaint))
     parts = find_parts(config)
     if config.method != "vae":
-        make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
+        objective = make_objective(config.objective.kind, config.objective.shift, parts.scheduler)
+        if config.watch.prompts and config.watch.sample_every:
+            make_scheduler(objective.scheduler_config(), config.watch.sample_steps)
     elif config.lora.rank:
         raise UserError("lora.rank: adapters are for transformers; the VAE is trained whole")
     elif config.launch.sharding == "fsdp":

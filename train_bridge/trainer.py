@@ -333,7 +333,9 @@ def make_optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch
 
 
 def row_seeds(seed: int, what: str, place: int, rows: int) -> tuple[int, ...]:
-    """Give a seed for each row of a micro-batch, the same on every machine and at every world size."""
-    digest = hashlib.blake2b(f"{seed} {what} {place}".encode(), digest_size=6).digest()
-    first = int.from_bytes(digest, "big")
-    return tuple(first * 4096 + row for row in range(rows))
+    """Give a seed for each row of a micro-batch, the same on every machine and at every world size.
+
+    32 bits each, as many as torch's generator reads.
+    """
+    digests = (hashlib.blake2b(f"{seed} {what} {place} {row}".encode(), digest_size=4) for row in range(rows))
+    return tuple(int.from_bytes(digest.digest(), "big") for digest in digests)
