@@ -219,8 +219,8 @@ def run_train(parsed: argparse.Namespace) -> int:
 
 def run_sample(parsed: argparse.Namespace) -> int:
     """Sample pictures and videos from prompts, images and videos."""
-    from train_bridge.sample import sample
-    from train_bridge.sample_request import Lora, Options, Request, each_of, parse_seeds, read_prompts
+    from train_bridge.sampling.command import sample
+    from train_bridge.sampling.request import Lora, Options, Request, each_of, parse_seeds, read_prompts
 
     width, height = parsed.size or (None, None)
     template = Request(

@@ -16,8 +16,8 @@ import run_pipeline
 from models.errors import ModelError
 from models.lora import add_lora, export_lora
 from models.video_vae import decode_pixels, encode, load_vae, to_signed
-from train_bridge.sample_request import Lora, Options, Request
-from train_bridge.sampling import OpenModel, open_model
+from train_bridge.sampling.model import OpenModel, open_model
+from train_bridge.sampling.request import Lora, Options, Request
 
 torch.set_num_threads(1)
 NONE = Options(memory="none")

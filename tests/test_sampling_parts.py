@@ -16,7 +16,7 @@ from models.objectives import Kind, make_objective
 from models.samplers import SAMPLERS, make_scheduler
 from models.video_to_video import latent_mask, lay_over
 from models.video_vae import PRESETS, build_vae, encode
-from train_bridge.sample_media import Medium, size_for
+from train_bridge.sampling.media import Medium, size_for
 from train_bridge.types import TrainRow
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import run_pipeline
 from curation.errors import UserError
 from models.lora import add_lora, export_lora
 from models.video_vae import PRESETS, build_vae
-from train_bridge.sample_request import parse_seeds
+from train_bridge.sampling.request import parse_seeds
 
 torch.set_num_threads(1)
 

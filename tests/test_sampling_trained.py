@@ -13,8 +13,8 @@ from sliding_bars import CAPTION, FPS, SHARE, paint_bars, write_bars
 import run_pipeline
 from models.video_vae import decode_pixels, encode, load_vae, to_signed
 from train_bridge.pictures import write_mp4
-from train_bridge.sample_request import Request
-from train_bridge.sampling import OpenModel, open_model
+from train_bridge.sampling.model import OpenModel, open_model
+from train_bridge.sampling.request import Request
 
 torch.set_num_threads(1)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test waits for the training

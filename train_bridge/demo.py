@@ -7,8 +7,8 @@ from typing import Literal
 from curation.export import INTERNAL_NAME
 from train_bridge.config import load_config
 from train_bridge.run import train
-from train_bridge.sample import sample
-from train_bridge.sample_request import Request, each_of
+from train_bridge.sampling.command import sample
+from train_bridge.sampling.request import Request, each_of
 
 
 def train_demo(

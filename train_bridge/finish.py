@@ -23,7 +23,7 @@ from train_bridge.config import TrainConfig
 from train_bridge.job import ROWS_FILE, add_adapter, config_of
 from train_bridge.parts import Parts, load_transformer, load_vae, text_encoder_folder
 from train_bridge.rows_file import read_rows
-from train_bridge.sample import HINTS_FILE
+from train_bridge.sampling.request import HINTS_FILE
 from train_bridge.types import MicroBatch
 
 SCALE_ROWS = 64

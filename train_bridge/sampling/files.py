@@ -13,7 +13,7 @@ from PIL import Image
 from curation.errors import UserError
 from curation.files import atomic_write, make_folder
 from train_bridge.pictures import contact_sheet, write_image, write_mp4
-from train_bridge.sample_checks import Job
+from train_bridge.sampling.checks import Job
 
 
 @dataclass(frozen=True, eq=False)

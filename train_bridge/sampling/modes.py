@@ -11,8 +11,8 @@ from models.generate import Source
 from models.image_to_video import known_ends, source_of_first
 from models.video_to_video import source_of_video
 from models.video_vae import to_signed
-from train_bridge.sample_checks import Job
-from train_bridge.sample_media import read_mask
+from train_bridge.sampling.checks import Job
+from train_bridge.sampling.media import read_mask
 from train_bridge.types import Bucket
 
 

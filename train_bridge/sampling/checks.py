@@ -22,8 +22,8 @@ from models.objectives import objective_of
 from models.samplers import SAMPLERS, make_scheduler
 from models.video_vae import TEMPORAL_STRIDE
 from train_bridge.parts import read_json
-from train_bridge.sample_media import Medium, look, look_at_image, nearest_16, read_mask, size_for
-from train_bridge.sample_request import HINTS_FILE, PUBLISHED, STRENGTH, Lora, Options, Request
+from train_bridge.sampling.media import Medium, look, look_at_image, nearest_16, read_mask, size_for
+from train_bridge.sampling.request import HINTS_FILE, PUBLISHED, STRENGTH, Lora, Options, Request
 from train_bridge.types import Bucket
 
 Mode = Literal["text_to_image", "text_to_video", "image_to_video", "video_to_video"]

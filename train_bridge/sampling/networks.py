@@ -13,8 +13,8 @@ from models.memory_need import Part, empty_text_encoder, empty_vae, sampling_nee
 from models.text_encoder import TextEncoder
 from models.video_vae import load_vae
 from train_bridge.parallel import own_device
-from train_bridge.sample_checks import Job, ModelFacts
-from train_bridge.sample_request import Options
+from train_bridge.sampling.checks import Job, ModelFacts
+from train_bridge.sampling.request import Options
 
 
 class Networks:

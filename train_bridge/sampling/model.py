@@ -1,5 +1,9 @@
 """The sampler as a Python API: open a model once, sample many times.
 
+from train_bridge.sampling.files import write_sample
+from train_bridge.sampling.model import open_model
+from train_bridge.sampling.request import Request
+
 model = open_model(Path("runs/video"))
 sample = model.sample(Request("a red disc rolls to the right", image=Path("first.png"), seed=3))
 write_sample(sample, Path("disc.mp4"))
@@ -22,11 +26,11 @@ from models.quiet import quiet_libraries
 from models.samplers import make_scheduler
 from models.video_to_video import lay_over
 from models.video_vae import decode_pixels
-from train_bridge.sample_checks import Job, ModelFacts, check, read_model
-from train_bridge.sample_files import Sample
-from train_bridge.sample_modes import Pixels, beginning, read_pixels
-from train_bridge.sample_networks import Networks
-from train_bridge.sample_request import DEFAULTS, Options, Request
+from train_bridge.sampling.checks import Job, ModelFacts, check, read_model
+from train_bridge.sampling.files import Sample
+from train_bridge.sampling.modes import Pixels, beginning, read_pixels
+from train_bridge.sampling.networks import Networks
+from train_bridge.sampling.request import DEFAULTS, Options, Request
 
 Progress = Callable[[int, int], None]
 """called with denoising steps done and in all"""

@@ -9,10 +9,9 @@ import torch
 from curation.errors import UserError
 from curation.files import make_folder
 from curation.outside_text import printable
-from train_bridge.sample_files import targets_for, write_sample
-from train_bridge.sample_request import DEFAULTS, Options, Request
-from train_bridge.sample_request import HINTS_FILE as HINTS_FILE
-from train_bridge.sampling import Progress, open_model
+from train_bridge.sampling.files import targets_for, write_sample
+from train_bridge.sampling.model import Progress, open_model
+from train_bridge.sampling.request import DEFAULTS, Options, Request
 
 LONGEST_NOTE = 400
 """characters; prompts may have any length"""
