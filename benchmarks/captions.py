@@ -49,6 +49,8 @@ SERVERS = ((8, 0.5), (32, 1.0), (64, 2.0))
 REQUESTS_PER_SLOT = 16
 CPUS = 2
 OVERHEAD_TARGET, IDLE_TARGET = 1.05, 0.05
+REPLY_TOKENS = 192
+"""as long as a caption is; of a shorter one a tiny model is done before the next can be prepared"""
 LOOK_S = 0.0005
 
 
@@ -142,18 +144,18 @@ class WatchedVllm(Vllm):
         return described(ask, self.asking, "tiny")
 
 
-def idle_share(model: str, clips: int = 240) -> float:
+def idle_share(model: str, clips: int = 160) -> float:
     """Give the share of time in which the engine has nothing to do while clips wait."""
     asking = Asking(
-        own_prompts={"en": "Describe it."}, frames=4, short_side_px=56, max_tokens=48, retries=0, mend=False,
+        own_prompts={"en": "Describe it."}, frames=4, short_side_px=56, max_tokens=REPLY_TOKENS, retries=0, mend=False,
         unchecked=STATUSES[1:],
     )  # fmt: skip
     extra = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "idle.json"
         captioner = WatchedVllm(
-            model=model, device="cpu", dtype="float32", gpu_memory=0.15, max_model_len=1024, slots=8, extra=extra,
-            asking=asking, log=str(log), clips=clips,
+            model=model, device="cpu", dtype="float32", gpu_memory=0.15, max_model_len=1024, max_num_seqs=8,
+            extra=extra, asking=asking, log=str(log), clips=clips,
         )  # fmt: skip
         caption_all(captioner, clips, 4, 56)
         seen = json.loads(log.read_text(encoding="utf-8"))

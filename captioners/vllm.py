@@ -1,7 +1,7 @@
 """Captions from a vLLM engine of the worker's own: the way to caption much on GPUs without running a server.
 
 Every thread that asks waits for its answer, and all that wait are one batch, which the engine refills as answers end
-(continuous batching): with at least as many threads as `slots` the GPU never waits for the pipeline. Frames go to
+(continuous batching): with more threads than `max_num_seqs` the GPU never waits for the pipeline. Frames go to
 the model as a video with their times. `ray.data.llm` is not used: its stage for pictures imports a module that
 vLLM 0.32 does not have, fetches pictures by address, and puts every decoded one through the object store.
 """
@@ -38,7 +38,7 @@ class Vllm:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = key("auto", "auto: the files' own")
     gpu_memory: float = key(0.9, "share of each GPU's memory that the engine takes")
     max_model_len: int = key(8192, "most tokens of prompt, frames and reply together")
-    slots: int = key(64, "clips in the engine at once")
+    max_num_seqs: int = key(64, "clips that the engine works on at once")
     patience_s: float = key(1800.0, "time without any reply after which the engine is taken for hung and started again")
     extra: dict[str, Any] = key({}, "further engine arguments of vLLM, such as {quantization: fp8}")
     template: dict[str, Any] = key({}, "arguments for the chat template, such as {enable_thinking: false}")
@@ -52,14 +52,19 @@ class Vllm:
         repository_of(self.model)
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code needs revision: the whole commit (40 hex digits) whose code you trust")
-        if min(self.slots, self.max_model_len, self.gpus_per_engine) < 1 or self.patience_s <= 0:
-            raise ValueError("slots, max_model_len, tensor_parallel and patience_s must be above 0")
+        if min(self.max_num_seqs, self.max_model_len, self.gpus_per_engine) < 1 or self.patience_s <= 0:
+            raise ValueError("max_num_seqs, max_model_len, tensor_parallel and patience_s must be above 0")
         if not 0 < self.gpu_memory <= 1:
             raise ValueError("gpu_memory is a share: above 0, at most 1")
         for name in sorted(self.extra.keys() & engine_arguments(self, "").keys()):
             raise ValueError(f"extra.{name} is not free: it follows from the other settings")
         if "hf_token" in self.extra:
             raise ValueError("extra.hf_token would be stored with the output; set the variable HF_TOKEN instead")
+
+    @property
+    def slots(self) -> int:
+        """Threads that ask: frames of some clips are prepared while the engine works on others."""
+        return self.max_num_seqs + max(4, self.max_num_seqs // 4)
 
     @property
     def gpus_per_engine(self) -> int:
@@ -134,7 +139,7 @@ def engine_arguments(settings: Vllm, folder: str) -> dict[str, Any]:
         "dtype": settings.dtype,
         "gpu_memory_utilization": settings.gpu_memory,
         "max_model_len": settings.max_model_len,
-        "max_num_seqs": settings.slots,
+        "max_num_seqs": settings.max_num_seqs,
         "limit_mm_per_prompt": {"image": settings.asking.frames, "video": 1},
         "disable_log_stats": True,
         "use_tqdm_on_load": False,

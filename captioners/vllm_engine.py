@@ -106,7 +106,7 @@ class Engine:
                 if self._deaths >= MOST_DEATHS:
                     raise RunError(
                         f"vLLM's engine died {self._deaths} times and answered nothing in between; its words are in "
-                        f"the worker's log; lower gpu_memory, slots or max_model_len, and run the same command again"
+                        f"the worker's log; lower gpu_memory, max_num_seqs or max_model_len; the same command goes on"
                     )
                 self._running = self._start()
             return self._running

@@ -42,7 +42,7 @@ ON_CPU: dict[str, Any] = {
     "dtype": "float32",
     "gpu_memory": 0.15,
     "max_model_len": 1024,
-    "slots": 8,
+    "max_num_seqs": 8,
     "extra": {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28},
     "asking": Asking(
         own_prompts={"en": "Describe it."},
@@ -74,7 +74,7 @@ def request(number: int, count: int = 4, step_s: float = 0.25, tokens: int = 24)
         ({"trust_remote_code": True}, "whole commit"),
         ({"trust_remote_code": True, "revision": "main"}, "whole commit"),
         ({"tensor_parallel": 0}, "above 0"),
-        ({"slots": 0}, "above 0"),
+        ({"max_num_seqs": 0}, "above 0"),
         ({"gpu_memory": 0.0}, "share"),
         ({"gpu_memory": 90.0}, "share"),
         ({"extra": {"trust_remote_code": True}}, "extra.trust_remote_code is not free"),

@@ -102,7 +102,7 @@ def test_a_source_that_takes_its_decoder_with_it_fails_alone(
 
 
 def test_what_is_alive_but_takes_too_long_is_given_up(footage: Path, tmp_path: Path) -> None:
-    recipe, captioner = recipe_of(kind=Brightness, limits={"task_s": 1e-9})
+    recipe, captioner = recipe_of(kind=Brightness, limits={"task_s": 1e-9, "silence_s": 60.0})
     curate(find_sources([str(footage)]), tmp_path, recipe, captioner, InlineRunner())
     for row in rows_of(tmp_path).values():
         assert row["status"] == "failed"

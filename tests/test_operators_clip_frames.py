@@ -15,6 +15,7 @@ from tiny_clip import DIM, build_tiny_clip  # noqa: E402
 from curation.settings import build  # noqa: E402
 from curation.types import ClipInput, Frames, Operator, Sampling, SourceFacts, Span  # noqa: E402
 from models import clip as towers  # noqa: E402
+from models.errors import ModelError  # noqa: E402
 from operators.aesthetic import Aesthetic  # noqa: E402
 from operators.clip_frames import Clip, embed_frames, number  # noqa: E402
 from operators.embedding import Embedding  # noqa: E402
@@ -122,8 +123,11 @@ def test_the_network_is_chosen_in_the_recipe(folder):
         build(Embedding, {"clip": {"batch_frames": 0}}, "operators.embedding")
 
 
-def test_what_each_needs_is_known_without_loading(folder):
+def test_what_each_needs_is_known_without_loading(folder, tmp_path):
     assert Aesthetic().needs == ("clip-vit-l-14", "laion-mlp-l-14")
     assert Aesthetic("linear", clip=Clip("ViT-B-32")).needs == ("clip-vit-b-32", "laion-v1-b-32")
-    assert Aesthetic("head.pth", clip=Clip(str(folder))).needs == ()
+    (tmp_path / "head.pth").touch()
+    assert Aesthetic(str(tmp_path / "head.pth"), clip=Clip(str(folder))).needs == ()
+    with pytest.raises(ModelError, match="no such file 'nowhere.pth'"):
+        Aesthetic("nowhere.pth", clip=Clip(str(folder))).needs  # noqa: B018 - it is looked for when asked
     assert FrameConsistency().needs == Embedding().needs == ("clip-vit-l-14",)

@@ -23,7 +23,7 @@ CAPTION = {
         "dtype": "float32",
         "gpu_memory": 0.15,
         "max_model_len": 1024,
-        "slots": 8,
+        "max_num_seqs": 8,
         "extra": {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28},
         "asking": {
             "own_prompts": {"en": "Describe it.", "zh": "描述它。"},
