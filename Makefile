@@ -47,7 +47,8 @@ check: $(READY)  ## style, docstrings, types, import rules
 chromium:  ## install Chromium, which the tests of the report drive (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
-bench: $(READY)  ## benchmarks: cuts, pans, captions, tables, order of training, reading the cache
+bench: $(READY)  ## benchmarks: cost over decoding, cuts, pans, captions, tables, order of training, reading the cache
+	$(PY) -m benchmarks.floor
 	$(PY) -m benchmarks.cuts
 	$(PY) -m benchmarks.pans
 	$(PY) -m benchmarks.captions
