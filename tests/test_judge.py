@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.judge import judge, judge_table, rules_of, still_standing, verdict
+from curation.judge import judge, judge_table, rules_of, standing_rows, still_standing, verdict
 from curation.recipe import Recipe, Rule, ShotSettings
 from curation.schema import BY_NAME, blank_row, table_schema
 
@@ -144,6 +144,13 @@ def test_the_table_is_judged_as_its_rows_are(rows, rules):
     judged = judge_table(pa.Table.from_pylist(rows, schema=schema), rules)
     assert judged.schema.equals(schema)
     assert judged.to_pylist() == [judge(row, rules) for row in rows]
+
+
+@settings(deadline=None)
+@given(tables(), rule_sets(), st.frozensets(st.sampled_from(COLUMNS)))
+def test_the_tables_rows_stand_as_each_row_does(rows, rules, pending):
+    table = pa.Table.from_pylist(rows, schema=table_schema(WRITERS))
+    assert standing_rows(table, rules, pending).tolist() == [still_standing(row, rules, pending) for row in rows]
 
 
 @settings(deadline=None)

@@ -191,12 +191,9 @@ class FusedState:
         for length in reversed(self._windows):
             if length > last:
                 continue
-            first = last - length
-            if not gradual.may_dissolve(*(self._views[i] for i in (first, first + (length - 1) // 2, last - 1))):
-                continue
-            found = gradual.dissolve([self._views[i] for i in range(first, last)])
+            found = gradual.dissolve(self._views, last - length, last)
             if found:
-                start, end = (offset + first + i for i in found)
+                start, end = (offset + i for i in found)
                 if not any(start < cut < end for cut in self._cuts):
                     self._add(Boundary(self._over_flat(start), self._past_flat(end)))
                     return
