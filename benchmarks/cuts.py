@@ -18,6 +18,7 @@ import numpy as np
 
 from curation.shots.fused import Fused
 from curation.shots.pyscenedetect import Adaptive, Cascade, Content, Hash, Histogram, Threshold
+from curation.shots.split import BLOCK_FRAMES
 from curation.shots.types import Boundary, CoarseFrame, ShotDetector
 from curation.video.container import open_video
 from curation.video.decode import read_frames
@@ -133,7 +134,9 @@ def detect(detector: ShotDetector, frames: Sequence[CoarseFrame], fps: float) ->
     """
     started_s = time.process_time()
     state = detector.start(fps)
-    found = [boundary for frame in frames for boundary in state.push(frame)]
+    found = []
+    for first in range(0, len(frames), BLOCK_FRAMES):
+        found += [boundary for each in state.push(frames[first : first + BLOCK_FRAMES]) for boundary in each]
     found += state.finish()
     return found, time.process_time() - started_s
 

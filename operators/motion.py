@@ -23,6 +23,8 @@ MIN_SIDE_PX = 32
 """DIS refuses pictures of less than two 8 px patches, also after a shift.
 
 Smaller ones are enlarged, which keeps the unit."""
+SHIFT_STEP_PX = 4
+"""The shift of the whole picture is found to such steps: the flow itself finds the rest."""
 MIN_SHIFT_PX = 8
 """Smaller shifts of the whole picture are left to the flow itself."""
 TEXTURE_LEVELS2 = 4.0
@@ -65,24 +67,33 @@ def fit_camera(flow: np.ndarray, step_px: float = 1.0) -> tuple[float, float, fl
     Returns:
         Pan to the right and downwards in pixels, and the relative growth `s`.
     """
-    height, width = flow.shape[:2]
+    rows, cols, places = _fit_places(*flow.shape[:2])
+    vectors = flow[rows, cols].T.astype(np.float64)
+    pan = np.sort(vectors, axis=1)[:, [(len(rows) - 1) // 2, len(rows) // 2]].mean(axis=1)
+
+    growth, away = _slope(places, vectors)
+    error = (away * away).sum(axis=0)
+    keep = error <= np.partition(error, (len(error) - 1) // 2)[(len(error) - 1) // 2]
+    growth, _ = _slope(places[:, keep], vectors[:, keep])
+    return float(pan[0]), float(pan[1]), growth / step_px
+
+
+@lru_cache(maxsize=16)
+def _fit_places(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the rows and columns of the vectors looked at, and their places from the centre: float64 (2, N)."""
     rows = np.linspace(0, height - 1, min(height, FIT_GRID)).astype(int)
     cols = np.linspace(0, width - 1, min(width, FIT_GRID)).astype(int)
-    vectors = flow[np.ix_(rows, cols)].reshape(-1, 2).astype(np.float64)
-    y, x = np.meshgrid(rows - (height - 1) / 2, cols - (width - 1) / 2, indexing="ij")
-    places = np.stack([x.ravel(), y.ravel()], axis=1) * step_px
-    pan = np.median(vectors, axis=0)
+    y, x = (axis.ravel() for axis in np.meshgrid(rows, cols, indexing="ij"))
+    return y, x, np.stack([x - (width - 1) / 2, y - (height - 1) / 2])
 
-    keep = np.ones(len(places), dtype=bool)
-    growth = 0.0
-    for _ in range(2):
-        p, v = places[keep], vectors[keep]
-        p_mean, v_mean = p.mean(axis=0), v.mean(axis=0)
-        spread = float(((p - p_mean) ** 2).sum())
-        growth = float(((p - p_mean) * (v - v_mean)).sum() / spread) if spread > 0 else 0.0
-        error = np.linalg.norm(vectors - v_mean - growth * (places - p_mean), axis=1)
-        keep = error <= np.median(error)
-    return float(pan[0]), float(pan[1]), growth
+
+def _slope(places: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
+    """Fit `vector = mean + s * (place - mean)`, (2, N) each; give the slope, and what it leaves of the vectors."""
+    p = places - places.mean(axis=1, keepdims=True)
+    v = vectors - vectors.mean(axis=1, keepdims=True)
+    spread = float(np.vdot(p, p))
+    growth = float(np.vdot(p, v)) / spread if spread > 0 else 0.0
+    return growth, v - growth * p
 
 
 def score_motion(frames: Frames, flow_of: Flow, paired: bool) -> Scores:
@@ -169,10 +180,10 @@ def global_shift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
         second: uint8 (H, W), later.
     """
     height, width = first.shape
-    half = (width // 2, height // 2)
-    small = [cv2.resize(g, half, interpolation=cv2.INTER_AREA).astype(np.float32) for g in (first, second)]
-    (right, down), _ = cv2.phaseCorrelate(small[0], small[1], taper(*half))
-    dx, dy = 2 * round(right), 2 * round(down)
+    size = (width // SHIFT_STEP_PX, height // SHIFT_STEP_PX)
+    small = [cv2.resize(g, size, interpolation=cv2.INTER_AREA).astype(np.float32) for g in (first, second)]
+    (right, down), _ = cv2.phaseCorrelate(small[0], small[1], taper(*size))
+    dx, dy = SHIFT_STEP_PX * round(right), SHIFT_STEP_PX * round(down)
     if max(abs(dx), abs(dy)) < MIN_SHIFT_PX or abs(dx) > width // 2 or abs(dy) > height // 2:
         return 0, 0
     before, after = overlap(first, second, dx, dy)
@@ -247,7 +258,8 @@ def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     engine.setVariationalRefinementIterations(0)
     before, after = overlap(first, second, dx, dy)
     flow = engine.calc(before, after, None)  # type: ignore[call-overload]
-    flow += np.array([dx, dy], dtype=np.float32)
+    if dx or dy:
+        flow += np.array([dx, dy], dtype=np.float32)
     return fill_flat(flow, before)
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation.types import ClipInput, Frames, SourceFacts, Span
 from operators import OPERATORS
+from operators.frozen import frozen_share
 
 SHARED = Path(os.environ.get("SELECTS_SHARED", Path(__file__).parents[1] / "../shared"))
 
@@ -81,6 +84,19 @@ def test_frozen_counts_repeats():
     assert measure("frozen", [coarse(i // 2) for i in range(20)])["frozen"] == pytest.approx(10 / 19)
     pulldown = [coarse(i * 24 // 60) for i in range(120)]
     assert measure("frozen", pulldown)["frozen"] == pytest.approx(0.6, abs=0.01)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=90), st.sampled_from([0.2, 0.5, 1.5]))
+@settings(deadline=None, max_examples=25)
+def test_frozen_compares_each_frame_with_the_last_that_showed_something_new(steps, max_change):
+    """The stacked way equals the definition, frame by frame, whatever repeats, drifts and moves."""
+    ground = np.random.default_rng(2).integers(20, 200, (24, 40), dtype=np.uint8)
+    pixels = (ground + np.cumsum([0, *steps])[:, None, None] // 2).astype(np.uint8)
+    shown, repeats = pixels[0], 0
+    for frame in pixels[1:]:
+        is_repeat = float(np.abs(frame.astype(float) - shown).mean()) < max_change  # all blocks change alike
+        shown, repeats = (shown, repeats + 1) if is_repeat else (frame, repeats)
+    assert frozen_share(pixels, 8, max_change) == repeats / (len(pixels) - 1)
 
 
 def test_slow_drift_local_motion_and_noise_are_not_frozen():

@@ -1,14 +1,17 @@
 """Shot detectors on drawn frames whose cuts are known."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.cuts import CutTruth, score_cuts
+from curation.shots import evidence, gradual
 from curation.shots.fused import Fused
 from curation.shots.pyscenedetect import Adaptive, Cascade, Content, Hash, Histogram, Threshold
 from curation.shots.stride import Stride
-from curation.shots.types import Boundary, CoarseFrame
+from curation.shots.types import Boundary, CoarseFrame, DetectorState
 
 HEIGHT, WIDTH = 72, 128
 Pictures = list[np.ndarray]
@@ -42,8 +45,11 @@ def _frames(pictures: Pictures, fps: float, noise: float = 1.0) -> list[CoarseFr
 
 def _found(detector, pictures: Pictures, fps: float = 24.0) -> list[Boundary]:
     state = detector.start(fps)
-    found = [boundary for frame in _frames(pictures, fps) for boundary in state.push(frame)]
-    return found + state.finish()
+    return _pushed(state, _frames(pictures, fps)) + state.finish()
+
+
+def _pushed(state: DetectorState, frames: list[CoarseFrame]) -> list[Boundary]:
+    return [boundary for found in state.push(frames) for boundary in found]
 
 
 def _mix(first: np.ndarray, second: np.ndarray, count: int) -> Pictures:
@@ -164,8 +170,8 @@ def test_lag_is_kept_and_boundaries_come_in_order(detector, fps: float) -> None:
     found: list[Boundary] = []
     before_s = float("-inf")
     frames = _frames(_busy_pictures(), fps)
-    for frame in frames:
-        for boundary in state.push(frame):
+    for frame, certain in zip(frames, state.push(frames), strict=True):
+        for boundary in certain:
             assert boundary.start / fps >= before_s - detector.lag_s - 1e-6
             found.append(boundary)
         before_s = frame.time_s
@@ -182,8 +188,39 @@ def test_indices_are_those_of_the_source() -> None:
     moved = [CoarseFrame(f.index + 500, f.time_s + 20, f.luma, f.chroma) for f in frames]
     for detector in (Fused(), Content(), Cascade()):
         state = detector.start(24.0)
-        found = [b for frame in moved for b in state.push(frame)] + state.finish()
-        assert found == [Boundary(540, 540)]
+        assert _pushed(state, moved) + state.finish() == [Boundary(540, 540)]
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=lambda d: type(d).__name__)
+def test_what_is_found_does_not_depend_on_how_many_frames_are_pushed_at_a_time(detector) -> None:
+    frames = _frames(_busy_pictures(), 24.0)
+    found = []
+    for lengths in ([len(frames)], [1], [7, 1, 16, 0]):
+        state, told, at = detector.start(24.0), [], 0
+        for length in itertools.cycle(lengths):
+            told += state.push(frames[at : at + length])
+            at += length
+            if at >= len(frames):
+                break
+        found.append((told, state.finish()))
+    assert len(found[0][0]) == len(frames)
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_first_look_for_dissolves_keeps_what_the_whole_look_would_find() -> None:
+    """A window turned down by its ends and its middle holds no dissolve by the definition, written out."""
+    rng = np.random.default_rng(5)
+    picture, other = rng.integers(0, 256, (2, evidence.TINY_SIZE)).astype(float)
+    course = np.concatenate([np.zeros(20), np.linspace(0, 1, 24), np.ones(20), np.linspace(1, 0.98, 16)])
+    tiny = (picture + course[:, None] * (other - picture)).round().astype(np.uint8)
+    for last in range(30, len(tiny)):
+        firsts = np.array([last - length for length in (8, 13, 21, 30)])
+        for first, may in zip(firsts.tolist(), gradual.may_dissolve(tiny, firsts, last).tolist(), strict=True):
+            change, middle = (tiny[i].astype(float) - tiny[first] for i in (last, first + (last - first) // 2))
+            share = middle @ change / max(1.0, change @ change)
+            misfit = ((middle - share * change) ** 2).sum() / max(1.0, change @ change)
+            differs = np.sqrt((change**2).mean()) >= gradual.MIN_DIFFERENCE_LEVELS
+            assert may == (differs and 0 <= share <= 1 and misfit <= gradual.MAX_MISFIT), (first, last)
 
 
 def test_stride_cuts_at_fixed_times() -> None:
@@ -209,7 +246,7 @@ def test_portrait_and_tiny_frames() -> None:
         for index in range(30):
             luma = rng.integers(0, 256, (height, width), dtype=np.uint8)
             chroma = rng.integers(0, 256, (2, max(1, height // 2), max(1, width // 2)), dtype=np.uint8)
-            state.push(CoarseFrame(index, index / 24, luma, chroma))
+            state.push([CoarseFrame(index, index / 24, luma, chroma)])
         state.finish()
 
 

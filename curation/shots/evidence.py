@@ -1,9 +1,11 @@
 """Measures of change between two coarse frames, each blind to something that is not a cut.
 
-All of them are cheap (a few cv2 calls on a frame of about 128x72) except `unexplained`, which searches for
-motion and is meant for candidates only.
+All of them are cheap except `is_unexplained`, which searches for motion and is meant for candidates only. Frames of
+about 128x72 are so small that a call costs more than what it does; so they are looked at in stacks, one picture above
+the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,11 +15,14 @@ import numpy as np
 from curation.shots.types import CoarseFrame
 
 HISTOGRAM_BINS = 32
-TINY_WIDTH_PX, TINY_HEIGHT_PX = 32, 18
+TINY_SIZE = 32 * 18 * 3 // 2
 NOISE_VARIANCE = 25.0
 """Variance of grain and coding noise in a small frame, levels squared; contrast below it is no structure."""
 
-_NEIGHBOURHOOD = np.ones((5, 5), np.uint8)
+_TINY = (32, 18)
+_REACH_PX = 2
+_NEIGHBOURHOOD = np.ones((2 * _REACH_PX + 1, 2 * _REACH_PX + 1), np.uint8)
+_CELLS, _CELLS_KEPT = 8, 48
 _BLOCK_PX, _SEARCH_PX = 18, 12
 
 
@@ -31,7 +36,7 @@ class View:
         high: uint8 (H, W), the brightest luma within 2 px: dilation.
         chroma: uint8 (H / 2, W / 4): U over V, at half their size.
         half: uint8 (H / 2, W / 2) luma.
-        tiny: float32 (TINY_HEIGHT_PX * TINY_WIDTH_PX * 1.5,), area-averaged luma then half-size chroma.
+        tiny: uint8 (TINY_SIZE,), area-averaged luma then half-size chroma.
         mean: mean luma of the middle half of the frame, levels.
         spread: standard deviation of the luma of the middle half of the frame, levels.
     """
@@ -66,36 +71,61 @@ class View:
         counts = cv2.calcHist([self.half], [0], None, [HISTOGRAM_BINS], [0, 256]).ravel()
         return np.cumsum(counts) / self.half.size
 
-
-def view(frame: CoarseFrame) -> View:
-    """Prepare a frame for comparison."""
-    luma = frame.luma
-    height, width = luma.shape
-    half = cv2.resize(luma, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
-    chroma = frame.chroma.reshape(-1, frame.chroma.shape[2])
-    chroma_size = (max(1, chroma.shape[1] // 2), max(1, chroma.shape[0] // 2))
-    tiny_luma = cv2.resize(half, (TINY_WIDTH_PX, TINY_HEIGHT_PX), interpolation=cv2.INTER_AREA)
-    tiny_chroma = cv2.resize(chroma, (TINY_WIDTH_PX // 2, TINY_HEIGHT_PX), interpolation=cv2.INTER_AREA)
-    mean, spread = cv2.meanStdDev(_inside(half, 4))
-    return View(
-        luma=luma,
-        low=cv2.erode(luma, _NEIGHBOURHOOD),
-        high=cv2.dilate(luma, _NEIGHBOURHOOD),
-        chroma=cv2.resize(chroma, chroma_size, interpolation=cv2.INTER_AREA),
-        half=half,
-        tiny=np.concatenate([tiny_luma.ravel(), tiny_chroma.ravel()]).astype(np.float32),
-        mean=float(mean[0, 0]),
-        spread=float(spread[0, 0]),
-    )
+    @cached_property
+    def detail(self) -> float:
+        """Give the energy of fine detail: mean square of `half` less its 5x5 mean, in levels squared."""
+        picture = self.half.astype(np.float32)
+        fine = picture - cv2.blur(picture, (5, 5))
+        return float(np.vdot(fine, fine)) / fine.size
 
 
-def _inside(picture: np.ndarray, share: int) -> np.ndarray:
-    """The picture without 1/`share` of its height and width at every edge.
+def views(frames: Sequence[CoarseFrame]) -> tuple[list[View], list[float]]:
+    """Prepare frames of one size for comparison; give also the `change` from each to the next, one fewer."""
+    count, (height, width) = len(frames), frames[0].luma.shape
+    luma = np.concatenate([frame.luma for frame in frames]).reshape(count, height, width)
+    half = _scaled(luma, max(1, width // 2), max(1, height // 2))
+    chroma = np.concatenate([frame.chroma for frame in frames]).reshape(count, -1, frames[0].chroma.shape[2])
+    # Upright pictures are scaled upright: to whole multiples mostly, which is several times as fast.
+    tiny_width, tiny_height = _TINY if width >= height else _TINY[::-1]
+    tiny_luma = _scaled(half, tiny_width, tiny_height).reshape(count, -1)
+    tiny_chroma = _scaled(chroma, tiny_width // 2, tiny_height).reshape(count, -1)
+    small_chroma = _scaled(chroma, max(1, chroma.shape[2] // 2), max(1, chroma.shape[1] // 2))
+    tiny = np.concatenate([tiny_luma, tiny_chroma], axis=1)
+    middle = _inside(half, 4).reshape(count, -1).astype(np.float32)
+    means, spreads = middle.mean(axis=1).tolist(), middle.std(axis=1).tolist()
+    low, high = _surroundings(luma)
+    parts = (luma, low, high, small_chroma, half, tiny, means, spreads)
+    return [View(*each) for each in zip(*parts, strict=True)], _changes(luma, low, high, small_chroma)
+
+
+def _scaled(pictures: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scale uint8 (N, H, W) pictures by area: in a stack, where the rows of one never mix with those of the next."""
+    count, tall, wide = pictures.shape
+    stack = np.ascontiguousarray(pictures).reshape(count * tall, wide)
+    return cv2.resize(stack, (width, count * height), interpolation=cv2.INTER_AREA).reshape(count, height, width)
+
+
+def _surroundings(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the darkest and the brightest luma within `_REACH_PX` of each pixel of uint8 (N, H, W)."""
+    count, height, width = luma.shape
+    apart = np.empty((count, height + _REACH_PX, width), np.uint8)  # rows between pictures, so that they do not mix
+    apart[:, :height] = luma
+    found = []
+    for outside, spread in ((255, cv2.erode), (0, cv2.dilate)):
+        apart[:, height:] = outside
+        grown = spread(apart.reshape(-1, width), _NEIGHBOURHOOD)
+        found.append(grown.reshape(apart.shape)[:, :height])
+    return found[0], found[1]
+
+
+def _inside(pictures: np.ndarray, share: int) -> np.ndarray:
+    """(…, H, W) pictures without 1/`share` of their height and width at every edge.
 
     Black bars, corner logos and subtitles stay through cuts and fades; they lie near the edges.
     """
-    top, left = picture.shape[0] // share, picture.shape[1] // share
-    return picture[top : picture.shape[0] - top, left : picture.shape[1] - left]
+    height, width = pictures.shape[-2:]
+    top, left = height // share, width // share
+    return pictures[..., top : height - top, left : width - left]
 
 
 def residual(before: View, after: View) -> float:
@@ -105,21 +135,43 @@ def residual(before: View, after: View) -> float:
     smaller of both directions counts. The quarter of the frame that changed most is left out: a cut changes
     the whole picture, a subtitle, an inset or an object that enters changes a part.
     """
-    forward = cv2.max(cv2.subtract(after.luma, before.high), cv2.subtract(before.low, after.luma))
-    backward = cv2.max(cv2.subtract(before.luma, after.high), cv2.subtract(after.low, before.luma))
-    return min(_spread_mean(forward), _spread_mean(backward))
+    pair = (before, after)
+    luma, low, high = (np.stack([getattr(one, name) for one in pair]) for name in ("luma", "low", "high"))
+    return float(_residuals(luma, low, high)[0])
 
 
-def _spread_mean(difference: np.ndarray) -> float:
-    """Mean of the three quarters of an 8x8 grid of cells with the smallest means; uint8 (H, W)."""
-    cells = cv2.resize(difference, (8, 8), interpolation=cv2.INTER_AREA).ravel()
-    cells.sort()
-    return int(cells[:48].sum()) / 48
+def _residuals(luma: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Give the `residual` between each of uint8 (N, H, W) pictures and the next: float64 (N - 1,)."""
+    forward = cv2.max(_above(luma[1:], high[:-1]), _above(low[:-1], luma[1:]))
+    backward = cv2.max(_above(luma[:-1], high[1:]), _above(low[1:], luma[:-1]))
+    return np.minimum(_spread_means(forward, len(luma) - 1), _spread_means(backward, len(luma) - 1))
 
 
-def colour_change(before: View, after: View) -> float:
-    """Mean change of the smoothed chroma, in levels."""
-    return cv2.mean(cv2.absdiff(before.chroma, after.chroma))[0]
+def _above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """By how much one exceeds the other, 0 where it does not: uint8 (N, H, W) to (N * H, W)."""
+    return cv2.subtract(one.reshape(-1, one.shape[2]), other.reshape(-1, other.shape[2]))
+
+
+def _spread_means(stack: np.ndarray, count: int) -> np.ndarray:
+    """Give for each of N stacked pictures the mean of those three quarters of 8x8 cells with the smallest means."""
+    cells = cv2.resize(stack, (_CELLS, count * _CELLS), interpolation=cv2.INTER_AREA).reshape(count, -1)
+    cells.sort(axis=1)
+    return cells[:, :_CELLS_KEPT].mean(axis=1)
+
+
+def change(before: View, after: View) -> float:
+    """Change of brightness and colour that small movement does not explain, in levels."""
+    return residual(before, after) + cv2.mean(cv2.absdiff(before.chroma, after.chroma))[0]
+
+
+def _changes(luma: np.ndarray, low: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> list[float]:
+    """Give the `change` from each of N frames to the next: one fewer."""
+    count, width = len(luma) - 1, chroma.shape[2]
+    if not count:
+        return []
+    moved = cv2.absdiff(chroma[1:].reshape(-1, width), chroma[:-1].reshape(-1, width))
+    found: list[float] = (_residuals(luma, low, high) + moved.reshape(count, -1).mean(axis=1)).tolist()
+    return found
 
 
 def decorrelation(before: View, after: View) -> float:
@@ -136,16 +188,17 @@ def tone_shift(before: View, after: View) -> float:
     return float(np.abs(before.histogram - after.histogram).sum())
 
 
-def unexplained(before: View, after: View) -> float:
-    """Share of the structure that moved blocks of the other frame do not explain, 0 to 1.
+def is_unexplained(before: View, after: View, share: float) -> bool:
+    """Whether moved blocks of the other frame leave at least this share (0 to 1) of the structure unexplained.
 
     Each 18x18 block of the half-size luma is searched for within 12 px by normalised correlation; the smaller
     of both directions counts (a zoom explains one of them, an entering object spoils one of them). Where one
     frame is nearly flat there is nothing to search for, and the correlation of the whole frame is the answer.
     """
     if min(before.energy, after.energy) < 3.0 * NOISE_VARIANCE * before.centred.size:
-        return min(1.0, decorrelation(before, after))
-    return min(_unexplained_by(before.half, after.half), _unexplained_by(after.half, before.half))
+        return min(1.0, decorrelation(before, after)) >= share
+    pairs = ((before.half, after.half), (after.half, before.half))
+    return all(_unexplained_by(*pair) >= share for pair in pairs)
 
 
 def _unexplained_by(source: np.ndarray, target: np.ndarray) -> float:
@@ -165,10 +218,3 @@ def _unexplained_by(source: np.ndarray, target: np.ndarray) -> float:
             missing += (1.0 - max(match, 0.0) ** 2) * variance
             total += variance + NOISE_VARIANCE
     return missing / total
-
-
-def detail(seen: View) -> float:
-    """Energy of fine detail: mean square of the half-size luma less its 5x5 mean, in levels squared."""
-    picture = seen.half.astype(np.float32)
-    fine = picture - cv2.blur(picture, (5, 5))
-    return float(np.vdot(fine, fine)) / fine.size

@@ -8,7 +8,10 @@ not only brightness. Dissolves and fades are found separately, over longer windo
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from curation.settings import key
 from curation.shots import evidence, gradual
@@ -92,12 +95,15 @@ class FusedState:
         self._peak = max(1, round(_PEAK_S * fps))
         self._flash = max(2, round(_FLASH_S * fps))
         self._tick = max(1, round(_TICK_S * fps))
-        self._windows = _windows(settings.max_gradual_s, fps)
+        self._windows = np.array(_windows(settings.max_gradual_s, fps)[::-1], int)
         hold = max([3 * self._near, 2 * self._near + self._flash, round(settings.lag_s * fps)])
-        hold = max([hold, *(length + self._near for length in self._windows)])
+        hold = max(hold, self._near + int(self._windows.max(initial=0)))
         self._views: deque[View] = deque(maxlen=hold + 2)
+        self._tiny = np.empty((3 * (hold + 2), evidence.TINY_SIZE), np.uint8)  # of the views, up to row _tiny_end
+        self._tiny_end = 0
         self._changes: deque[float] = deque(maxlen=hold + 2)
         self._times_s: deque[float] = deque(maxlen=hold + 2)
+        self._last: CoarseFrame | None = None
         self._first = 0
         self._count = 0
         self._flat_from = -1
@@ -106,20 +112,32 @@ class FusedState:
         self._open: list[Boundary] = []
         self._reported_end = 0
 
-    def push(self, frame: CoarseFrame) -> list[Boundary]:
-        """Take the next frame; see `DetectorState`."""
-        seen = evidence.view(frame)
-        if not self._count:
-            self._first = frame.index
-        self._changes.append(_change(self._views[-1], seen) if self._views else 0.0)
+    def push(self, frames: Sequence[CoarseFrame]) -> list[list[Boundary]]:
+        """Take the next frames; see `DetectorState`."""
+        if not frames:
+            return []
+        if self._last is None:
+            self._first = frames[0].index
+            views, changes = evidence.views(frames)
+            changes = [0.0, *changes]
+        else:
+            (_, *views), changes = evidence.views([self._last, *frames])
+        self._last = frames[-1]
+        times_s = [frame.time_s for frame in frames]
+        return [self._push(*each) for each in zip(views, changes, times_s, strict=True)]
+
+    def _push(self, seen: View, change: float, time_s: float) -> list[Boundary]:
+        """Take the next frame, which changed so much from the one before."""
+        self._changes.append(change)
         self._views.append(seen)
-        self._times_s.append(frame.time_s)
+        self._keep_tiny(seen)
+        self._times_s.append(time_s)
         self._count += 1
         self._look_for_cut(self._count - 1 - self._near)
-        if self._windows and self._count % self._tick == 0:
+        if len(self._windows) and self._count % self._tick == 0:
             self._look_for_dissolve(len(self._views) - self._near)
         self._follow_flat(seen)
-        return self._release(frame.time_s - self._settings.lag_s)
+        return self._release(time_s - self._settings.lag_s)
 
     def finish(self) -> list[Boundary]:
         """Decide about the last frames; see `DetectorState`."""
@@ -155,7 +173,7 @@ class FusedState:
         steps = after - before
         if steps == 2 and not gradual.is_mixture(old, views[before + 1], new):
             return False
-        change = changes[after] if steps == 1 else _change(old, new)
+        change = changes[after] if steps == 1 else evidence.change(old, new)
         earlier = [changes[i] for i in range(max(1, before + 1 - self._near), before + 1)]
         later = [changes[i] for i in range(after + 1, min(len(changes), after + 1 + self._near))]
         # Movement over two steps changes twice as much as over one. At an end of a segment one side is empty.
@@ -176,27 +194,38 @@ class FusedState:
         score += 5.0 * persistence
         if persistence < settings.min_persistence or score + 8.0 < settings.threshold:
             return False
-        return score + 8.0 * evidence.unexplained(old, new) >= settings.threshold
+        return evidence.is_unexplained(old, new, (settings.threshold - score) / 8.0)
 
     def _persistence(self, before: int, after: int, change: float) -> float:
         """Least change between a frame shortly before and one shortly after, as a share of `change`."""
         reach = (0, max(1, self._flash // 2), self._flash)
         olds = [self._views[before - k] for k in reach if before >= k]
         news = [self._views[after + k] for k in reach if after + k < len(self._views)]
-        return min(1.0, min(_change(old, new) for old in olds for new in news) / change)
+        return min(1.0, min(evidence.change(old, new) for old in olds for new in news) / change)
 
     def _look_for_dissolve(self, last: int) -> None:
         """Test the windows that end before held frame `last`, the longest first; cuts there are known."""
         offset = self._count - len(self._views)
-        for length in reversed(self._windows):
-            if length > last:
-                continue
-            found = gradual.dissolve(self._views, last - length, last)
+        lengths = self._windows[self._windows <= last]
+        if not len(lengths):
+            return
+        tiny = self._tiny[self._tiny_end - len(self._views) : self._tiny_end]
+        for length in lengths[gradual.may_dissolve(tiny, last - lengths, last - 1)].tolist():
+            found = gradual.dissolve(self._views, tiny, last - length, last)
             if found:
                 start, end = (offset + i for i in found)
                 if not any(start < cut < end for cut in self._cuts):
                     self._add(Boundary(self._over_flat(start), self._past_flat(end)))
                     return
+
+    def _keep_tiny(self, seen: View) -> None:
+        """Keep the `tiny` of the views as rows of one array, moved to its front whenever it is full."""
+        if self._tiny_end == len(self._tiny):
+            kept = len(self._views) - 1
+            self._tiny[:kept] = self._tiny[self._tiny_end - kept :]
+            self._tiny_end = kept
+        self._tiny[self._tiny_end] = seen.tiny
+        self._tiny_end += 1
 
     def _over_flat(self, start: int) -> int:
         """Move the start of a fade-in back over the black before it, unless it is long enough for a shot."""
@@ -270,11 +299,6 @@ def _windows(longest_s: float, fps: float) -> list[int]:
     count = max(1, math.ceil(math.log(spread, _WINDOW_RATIO)))
     lengths_s = [_SHORTEST_WINDOW_S * _WINDOW_RATIO**k for k in range(count + 1)]
     return sorted({max(gradual.SAMPLES, round(length_s * fps)) for length_s in lengths_s})
-
-
-def _change(before: View, after: View) -> float:
-    """Change of brightness and colour that small movement does not explain, in levels."""
-    return evidence.residual(before, after) + evidence.colour_change(before, after)
 
 
 def _typical(changes: list[float]) -> float:

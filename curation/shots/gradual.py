@@ -1,6 +1,7 @@
 """Gradual transitions as interpolation between two pictures; a fade is one of which one picture is flat."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,11 +40,36 @@ FLAT_SPREAD_LEVELS, BLACK_LEVELS, WHITE_LEVELS = 5.0, 32.0, 223.0
 """A frame is flat when its middle has less contrast than this and is darker or brighter than these."""
 
 
-def dissolve(views: Sequence[View], first: int, end: int) -> tuple[int, int] | None:
-    """Find a dissolve that lies inside a window.
+def may_dissolve(tiny: np.ndarray, firsts: np.ndarray, last: int) -> np.ndarray:
+    """Tell which windows may hold a dissolve, by their ends and their middle alone; that turns most of them down.
+
+    Args:
+        tiny: uint8 (T, D), the `tiny` of frames in order.
+        firsts: int (W,), each window's first frame.
+        last: the last frame of all.
+
+    Returns:
+        bool (W,).
+    """
+    ends = tiny[np.append(firsts, last)].astype(np.float32)
+    change = ends[-1] - ends[:-1]
+    power = np.einsum("wd,wd->w", change, change)
+    differ = power >= MIN_DIFFERENCE_LEVELS**2 * tiny.shape[1]
+    if not differ.any():
+        return differ
+    middle = tiny[firsts + (last - firsts) // 2].astype(np.float32) - ends[:-1]
+    power = np.maximum(power, 1.0)
+    share = np.einsum("wd,wd->w", middle, change) / power
+    misfit = np.einsum("wd,wd->w", middle, middle) / power - share**2
+    return differ & (share >= 0.0) & (share <= 1.0) & (misfit <= MAX_MISFIT)
+
+
+def dissolve(views: Sequence[View], tiny: np.ndarray, first: int, end: int) -> tuple[int, int] | None:
+    """Find a dissolve that lies inside a window which passed `may_dissolve`.
 
     Args:
         views: frames in order; few of them are looked at where there is none.
+        tiny: uint8 (T, D), their `tiny`.
         first: the window's first frame.
         end: where it ends, exclusive.
 
@@ -51,38 +77,31 @@ def dissolve(views: Sequence[View], first: int, end: int) -> tuple[int, int] | N
         `(start, end)` among the views, half open, of the frames that mix two shots; None when the change
         from the first to the last frame is not an interpolation between unrelated pictures.
     """
-    last = end - first - 1
     first_view, last_view = views[first], views[end - 1]
-    begin = first_view.tiny
-    change = last_view.tiny - begin
+    if evidence.decorrelation(first_view, last_view) < MIN_DECORRELATION:
+        return None
+    picked = first + _sample_offsets(end - first)
+    samples = tiny[picked].astype(np.float32)
+    begin = samples[0]
+    offsets = samples - begin
+    change = offsets[-1]
     power = float(change @ change)
-    if power < MIN_DIFFERENCE_LEVELS**2 * change.size:
-        return None
-    # The middle alone turns most windows down, and costs a third of what all samples cost.
-    middle = views[first + last // 2].tiny - begin
-    middle_share = float(middle @ change) / power
-    if not 0.0 <= middle_share <= 1.0 or _misfit(middle, change, middle_share, power) > MAX_MISFIT:
-        return None
-    picked = first + np.linspace(0, last, SAMPLES).astype(int)
-    offsets = np.stack([views[i].tiny for i in picked]) - begin
     shares = offsets @ change / power
-    steps = np.diff(shares)
+    steps = shares[1:] - shares[:-1]
     mixed = (shares > 0.1) & (shares < 0.9)
     if steps.min() < -MAX_BACKSTEP or steps.max() > MAX_STEP or mixed.sum() < 2:
         return None
     misfits = ((offsets - shares[:, None] * change) ** 2).sum(axis=1) / power
     if misfits[mixed].max() > MAX_MISFIT:
         return None
+    halfway = views[picked[int(np.abs(shares - 0.5).argmin())]]
+    if halfway.detail > MAX_DETAIL * (first_view.detail + last_view.detail) / 2:
+        return None
     if evidence.residual(first_view, last_view) < MIN_RESIDUAL_LEVELS:
         return None
-    if evidence.decorrelation(first_view, last_view) < MIN_DECORRELATION:
+    if not evidence.is_unexplained(first_view, last_view, MIN_UNEXPLAINED):
         return None
-    halfway = views[picked[int(np.abs(shares - 0.5).argmin())]]
-    if evidence.detail(halfway) > MAX_DETAIL * (evidence.detail(first_view) + evidence.detail(last_view)) / 2:
-        return None
-    if evidence.unexplained(first_view, last_view) < MIN_UNEXPLAINED:
-        return None
-    course = (np.stack([views[i].tiny for i in range(first, end)]) - begin) @ change / power
+    course = (tiny[first:end] - begin) @ change / power
     start = int(np.flatnonzero(course <= _SETTLED)[-1]) + 1
     end = start + int(np.flatnonzero(course[start:] >= 1.0 - _SETTLED)[0])
     if np.diff(course[start - 1 : end + 1]).max() > MAX_FRAME_STEP:
@@ -90,19 +109,19 @@ def dissolve(views: Sequence[View], first: int, end: int) -> tuple[int, int] | N
     return first + start, first + end
 
 
+@lru_cache
+def _sample_offsets(length: int) -> np.ndarray:
+    return np.linspace(0, length - 1, SAMPLES).astype(int)
+
+
 def is_mixture(before: View, between: View, after: View) -> bool:
     """Whether a frame is a weighted mean of the frames around it, each with a share of at least a sixth."""
-    change = after.tiny - before.tiny
-    offset = between.tiny - before.tiny
+    begin = before.tiny.astype(np.float32)
+    change, offset = after.tiny - begin, between.tiny - begin
     power = float(change @ change)
     share = float(offset @ change) / power if power else 0.0
-    return 1 / 6 < share < 5 / 6 and _misfit(offset, change, share, power) < MAX_MISFIT
-
-
-def _misfit(offset: np.ndarray, change: np.ndarray, share: float, power: float) -> float:
-    """Squared distance of a frame from the line between the ends, over the squared length of the line."""
     away = offset - share * change
-    return float(away @ away) / power
+    return 1 / 6 < share < 5 / 6 and float(away @ away) / power < MAX_MISFIT
 
 
 def is_flat(view: View) -> bool:

@@ -190,8 +190,11 @@ class WrappedState:
         self._open: set[int] = set()
         self._reported = 0
 
-    def push(self, frame: CoarseFrame) -> list[Boundary]:
-        """Take the next frame; see `DetectorState`."""
+    def push(self, frames: Sequence[CoarseFrame]) -> list[list[Boundary]]:
+        """Take the next frames; see `DetectorState`."""
+        return [self._push(frame) for frame in frames]
+
+    def _push(self, frame: CoarseFrame) -> list[Boundary]:
         if not self._count:
             self._first = frame.index
         picture = bgr_of(frame)

@@ -13,6 +13,9 @@ LEAST_GAP_S, LEAST_GAP_FRAMES = 0.5, 5
 
 LEAST_STEP_S = 1e-3
 
+BLOCK_FRAMES = 16
+"""Frames are shown to the detector so many at a time: a call costs more than what it does with one small frame."""
+
 
 @dataclass(frozen=True)
 class Lost:
@@ -39,25 +42,40 @@ class Splitter:
         self._detector, self._lag_s, self._divider = detector, lag_s, divider
         self._step_s, self._even = 1 / fps, even
         self._last_s = self._before_s = 0.0  # of the last frame, and between the last two
+        self._waiting: list[CoarseFrame] = []
         self._gaps: deque[Lost] = deque()
         self._ends: dict[int, float] = {}  # by the frame after a gap: when the one before it ends
-        self._late: list[Boundary] = []  # found by looking beyond the segment's end
+        self._beyond: list[CoarseFrame] = []
+        self._followed = 0
         self.count = 0
+        """frames taken"""
         self.border = 0
         """after `finish`: how the segment's last shot relates to the next segment, as `schema.GOES_ON` explains"""
 
     def push(self, frame: CoarseFrame) -> Iterator[Piece | Lost]:
-        """Take the next frame."""
-        if self._even and self.count and frame.time_s - self._last_s > self._least_gap_s:
+        """Take the next frame; what it tells may come out some frames later."""
+        self._waiting.append(frame)
+        self.count += 1
+        if len(self._waiting) == BLOCK_FRAMES:
+            yield from self._look()
+
+    def _look(self) -> Iterator[Piece | Lost]:
+        """Show the detector the frames that wait, and follow them one by one."""
+        frames, self._waiting = self._waiting, []
+        for frame, found in zip(frames, self._detector.push(frames), strict=True):
+            yield from self._follow(frame, found)
+
+    def _follow(self, frame: CoarseFrame, found: list[Boundary]) -> Iterator[Piece | Lost]:
+        """Take a frame's time and the boundaries that became certain with it."""
+        if self._even and self._followed and frame.time_s - self._last_s > self._least_gap_s:
             # A long gap raises the mean step; times that were mended stand a microsecond apart.
             shown_s = min(self._step_s, max(self._before_s, LEAST_STEP_S) if self._before_s else self._step_s)
-            lost = Lost(round(self._last_s + shown_s, 6), frame.time_s, self.count)
+            lost = Lost(round(self._last_s + shown_s, 6), frame.time_s, self._followed)
             self._gaps.append(lost)
-            self._ends[self.count] = lost.start_s
-        self._before_s, self._last_s = frame.time_s - self._last_s if self.count else 0.0, frame.time_s
+            self._ends[self._followed] = lost.start_s
+        self._before_s, self._last_s = frame.time_s - self._last_s if self._followed else 0.0, frame.time_s
         self._divider.push(frame.time_s)
-        found = self._detector.push(frame)
-        self.count += 1
+        self._followed += 1
         settled_s = frame.time_s - self._lag_s
         while self._gaps and self._gaps[0].end_s <= settled_s:
             gap = self._gaps.popleft()
@@ -68,11 +86,13 @@ class Splitter:
 
     def look_beyond(self, frame: CoarseFrame) -> None:
         """Take a frame after the segment's end: it tells whether a boundary lies exactly there."""
-        self._late += self._detector.push(frame)
+        self._beyond.append(frame)
 
     def finish(self, end_s: float) -> Iterator[Piece | Lost]:
         """Give the rest, `end_s` being the end of the segment's last frame, or its time when nobody knows the end."""
-        found = [*self._late, *self._detector.finish()]
+        yield from self._look()
+        late = [boundary for each in self._detector.push(self._beyond) for boundary in each]
+        found = [*late, *self._detector.finish()]
         self._divider.end(end_s if end_s > self._last_s or not self.count else round(self._last_s + self._step_s, 6))
         while self._gaps:
             gap = self._gaps.popleft()

@@ -1,6 +1,7 @@
 """Cuts at fixed steps of time, for footage without shots or for datasets of equal clips."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.settings import key
@@ -41,8 +42,11 @@ class StrideState:
         self._first_s: float | None = None
         self._piece = 0
 
-    def push(self, frame: CoarseFrame) -> list[Boundary]:
-        """Take the next frame; see `DetectorState`."""
+    def push(self, frames: Sequence[CoarseFrame]) -> list[list[Boundary]]:
+        """Take the next frames; see `DetectorState`."""
+        return [self._push(frame) for frame in frames]
+
+    def _push(self, frame: CoarseFrame) -> list[Boundary]:
         if self._first_s is None:
             self._first_s = frame.time_s
         # Times are rounded to the ticks of the container; a microsecond early is on time.

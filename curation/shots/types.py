@@ -1,5 +1,6 @@
 """What every shot detector sees and says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,8 +50,11 @@ class Boundary:
 class DetectorState(Protocol):
     """A detector at work on one segment; frames go in in order, boundaries come out in order."""
 
-    def push(self, frame: CoarseFrame) -> list[Boundary]:
-        """Take the next frame; give the boundaries that became certain, the earliest first."""
+    def push(self, frames: Sequence[CoarseFrame]) -> list[list[Boundary]]:
+        """Take the next frames; give for each the boundaries that became certain with it, the earliest first.
+
+        What is found does not depend on how many are pushed at a time; several cost less than one by one.
+        """
         ...
 
     def finish(self) -> list[Boundary]:

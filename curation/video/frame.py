@@ -88,9 +88,7 @@ class PlanarFrame:
         width, height = planes.scaled_size(self.frame.width, self.frame.height, HELD_SHORT_SIDE_PX)
         if (width, height) == (self.frame.width, self.frame.height):
             return self
-        smaller = self.frame.reformat(
-            width=width - width % 2, height=height - height % 2, format="yuv420p", interpolation="AREA", threads=1
-        )
+        smaller = planes.reformatted(self.frame, width - width % 2, height - height % 2, "yuv420p", "AREA")
         return replace(self, frame=smaller)
 
 

@@ -5,10 +5,12 @@ decoder has already written costs a few percent of that.
 """
 
 from functools import lru_cache
+from threading import get_ident
 
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 # Planar and semi-planar formats read in place; anything else goes through swscale once.
 _SUBSAMPLING = {"yuv420p": 2, "yuvj420p": 2, "yuv422p": 2, "yuvj422p": 2, "yuv444p": 1, "yuvj444p": 1, "nv12": 2}
@@ -61,25 +63,37 @@ def chroma(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int) 
         pair = list(np.moveaxis(cv2.resize(halves, size, interpolation=cv2.INTER_LINEAR), 2, 0))
     else:
         pair = [_scaled_plane(frame, i, size, cv2.INTER_LINEAR) for i in (1, 2)]
-    table = _chroma_table(_is_full_range(frame))
-    return np.stack([turn(cv2.LUT(np.ascontiguousarray(p), table), rotation_deg) for p in pair])
+    both = cv2.LUT(np.concatenate(pair), _chroma_table(_is_full_range(frame))).reshape(2, size[1], size[0])
+    return np.stack([turn(plane, rotation_deg) for plane in both]) if rotation_deg else both
 
 
 def rgb(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int) -> np.ndarray:
     """Give RGB, uint8 (height_px, width_px, 3) as displayed; HDR code values are not tone-mapped."""
     width, height = (height_px, width_px) if rotation_deg % 180 else (width_px, height_px)
     smaller = width * height < frame.width * frame.height
-    converted = frame.reformat(
-        width=width, height=height, format="rgb24", interpolation="AREA" if smaller else "BICUBIC", threads=1
-    )
+    converted = reformatted(frame, width, height, "rgb24", "AREA" if smaller else "BICUBIC")
     return turn(converted.to_ndarray(), rotation_deg)
+
+
+def reformatted(frame: VideoFrame, width_px: int, height_px: int, pixel_format: str, interpolation: str) -> VideoFrame:
+    """Scale and convert with swscale, as stored."""
+    kind = (frame.width, frame.height, frame.format.name, width_px, height_px, pixel_format, interpolation)
+    return _reformatter(get_ident(), *kind).reformat(
+        frame, width_px, height_px, pixel_format, interpolation=interpolation, threads=1
+    )
+
+
+@lru_cache(16)
+def _reformatter(thread: int, *kind: object) -> VideoReformatter:
+    """Give what converts frames of one kind in one thread: to set one up costs several times what it then does."""
+    return VideoReformatter()
 
 
 def _readable(frame: VideoFrame) -> VideoFrame:
     name = frame.format.name
     if name in _SUBSAMPLING or name in _DEEP or name == "gray":
         return frame
-    return frame.reformat(format="yuv420p", threads=1)
+    return reformatted(frame, frame.width, frame.height, "yuv420p", "BILINEAR")
 
 
 def _plane(frame: VideoFrame, index: int) -> np.ndarray:
