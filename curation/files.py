@@ -85,11 +85,13 @@ def sync_tree(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, to_disk: bool = True) -> Iterator[Path]:
     """Lend a temporary file name that becomes `path` when the block ends well.
 
     Args:
         path: the file to be; its folder must exist.
+        to_disk: whether to wait for the disk, which takes milliseconds. Without it a killed process still leaves the
+            file whole or not at all; after a power cut it may be empty.
 
     Yields:
         A name in the same folder with the same extension. The block must create it and close it.
@@ -103,18 +105,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with writing(path):
         try:
             yield temporary
-            sync_file(temporary)
+            if to_disk:
+                sync_file(temporary)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):  # what broke the block must be what is told
                 temporary.unlink()
             raise
-        sync_file(path.parent)
+        if to_disk:
+            sync_file(path.parent)
 
 
-def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write a whole file at once; text goes out as UTF-8 with its line ends untouched."""
-    with atomic_path(path) as temporary:
+def atomic_write(path: Path, content: bytes | str, to_disk: bool = True) -> None:
+    """Write a whole file at once, as `atomic_path` does; text goes out as UTF-8 with its line ends untouched."""
+    with atomic_path(path, to_disk) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -16,7 +16,7 @@ def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
         jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
         path = preview_path(out, clip_id, number)
         make_folder(path.parent)
-        atomic_write(path, jpeg)
+        atomic_write(path, jpeg, to_disk=False)  # they are only looked at, and there are several to a clip
 
 
 def preview_path(out: Path, clip_id: str, number: int) -> Path:
