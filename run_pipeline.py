@@ -73,7 +73,7 @@ def run_curate(parsed: argparse.Namespace) -> int:
         for name in getattr(operator, "needs", ()):
             find_weights(name)  # once, here, before workers on this node ask for it
     runner = _runner(parsed)
-    outcome = curate(sources, out, recipe, captioner, runner, parsed.retry_failed)
+    outcome = curate(sources, out, recipe, captioner, runner, parsed.retry_failed, whole_process=True)
     return _tell(out, recipe, outcome)
 
 

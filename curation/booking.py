@@ -9,6 +9,9 @@ from curation.work import Plan
 MODEL_CPUS = 0.1
 """What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""
 
+SPARE_TASKS = 1
+"""Tasks more than CPUs: Ray takes a tenth of a second to hand out the next one, and no core should wait for it."""
+
 
 @dataclass(frozen=True)
 class Booking:
@@ -47,7 +50,7 @@ def book_workers(plan: Plan, steps: list[Step], cpus: float, gpus: float = 0.0) 
             f"tensor_parallel lower, device=cpu where that will do, or caption through a server (captioner endpoint)"
         )
     # All but equal shares: equal ones would let Ray fuse a film's segments into a single task.
-    share = (cpus - booked) / whole
+    share = (cpus - booked) / (whole + SPARE_TASKS)
     limits = {"analyse": wanted.analyse or whole, "cut": wanted.cut or whole}
     bookings = {}
     for number, step in enumerate(steps):

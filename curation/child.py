@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 
 from curation import analyse
-from curation.clock import StepClock
+from curation.clock import StepClock, unclaimed
 from curation.cut import cut_clip
 from curation.errors import MediaError, OutputError
 from curation.samples import encode_samples
@@ -42,6 +42,10 @@ def serve(connection: Connection) -> None:
     clock = StepClock()
     beat = _Beat(connection)
     tasks = _tasks(plan, beat, clock)
+
+    def spent() -> dict[str, float]:
+        return clock.take() | unclaimed()
+
     while True:
         try:
             name, arguments = connection.recv()
@@ -52,21 +56,21 @@ def serve(connection: Connection) -> None:
                 beat.flush()
                 connection.send(("item", item))
             beat.flush()
-            connection.send(("done", clock.take()))
+            connection.send(("done", spent()))
         except MediaError as error:
-            connection.send(("media", str(error), error.time_s, error.is_transient, clock.take()))
+            connection.send(("media", str(error), error.time_s, error.is_transient, spent()))
         except OutputError as error:
-            connection.send(("output", str(error), error.is_transient, clock.take()))
+            connection.send(("output", str(error), error.is_transient, spent()))
         except (MemoryError, cv2.error) as error:
             if isinstance(error, cv2.error) and "memory" not in str(error):
-                connection.send(("bug", traceback.format_exc(), clock.take()))
+                connection.send(("bug", traceback.format_exc(), spent()))
                 continue
             words = f"needs more than the {plan.recipe.limits.memory_gb:g} GB of limits.memory_gb"
-            connection.send(("media", words, None, False, clock.take()))
+            connection.send(("media", words, None, False, spent()))
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception:  # a bug of ours: the parent says so, and where
-            connection.send(("bug", traceback.format_exc(), clock.take()))
+            connection.send(("bug", traceback.format_exc(), spent()))
 
 
 def _tasks(plan: Plan, beat: "_Beat", clock: StepClock) -> dict[str, Callable[..., Iterator[Any]]]:

@@ -1,6 +1,5 @@
 """What the steps ask of the media processes, with an eye on failures, bugs and the wish to stop."""
 
-import time
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -44,7 +43,6 @@ class MediaTasks:
             OutputError: what the task makes cannot be written.
             Stopped: the run is to end.
         """
-        begin = time.thread_time()
         self._look_for_stop()
         try:
             yield from media_pool(self._plan).run(self._beat, self._spent, name, *arguments)
@@ -53,8 +51,6 @@ class MediaTasks:
         except InternalError as bug:
             self._report(Done(self._step, problems=(without_secrets(str(bug)),)))
             raise SourceFailed(MediaError(f"internal error: {str(bug).strip().splitlines()[-1]}")) from None
-        finally:
-            self._spent({"workers": time.thread_time() - begin})
 
     def one(self, name: str, *arguments: object) -> Any:
         """Run a task that has one result; raises as `run` does."""

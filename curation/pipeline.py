@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from curation.clock import DAEMONS, ENGINE, START, daemons_s, unclaimed
 from curation.errors import RunError, UserError
 from curation.export import export
 from curation.files import atomic_write
@@ -56,20 +57,38 @@ class Outcome:
 
 
 def curate(
-    sources: list[Source], out: Path, recipe: Recipe, captioner: Captioner, runner: Runner, retry_failed: bool = False
+    sources: list[Source],
+    out: Path,
+    recipe: Recipe,
+    captioner: Captioner,
+    runner: Runner,
+    retry_failed: bool = False,
+    whole_process: bool = False,
 ) -> Outcome:
     """Bring an output up to date with its sources and its recipe; does only what is missing.
+
+    Args:
+        sources: what is to be in it.
+        out: the output.
+        recipe: what is measured and what is accepted.
+        captioner: who writes the captions.
+        runner: what does the steps.
+        retry_failed: try again what failed in earlier runs.
+        whole_process: this process does nothing else: all that it has spent so far is the run's start.
 
     Raises:
         UserError: the output cannot be written, is in use, or the run cannot fit the machine.
     """
-    begin = time.monotonic()
+    begin, before_s, spent = time.monotonic(), daemons_s(), Tally()
+    if not whole_process:
+        unclaimed()  # what this process did before is none of the run's
     writers = recipe.writers
     plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
     # A recipe that judges the whole table scores all clips first; only then is it known which are captioned and cut.
     passes = [plan] if recipe.duplicates is None else [replace(plan, judges_apart=True), plan]
     for each in passes:
         runner.prepare(each, steps_of(each, captioner))
+    spent.spend(unclaimed(START))
     prepare_folder(out)
     with held(out):
         write_recipe(out, recipe)
@@ -97,7 +116,9 @@ def curate(
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False)
         wall_s = time.monotonic() - begin
-        outcome = Outcome(summarise(out, writers), tally, wall_s, sources_done, clips_finished, is_complete)
+        summary = summarise(out, writers)
+        spent.spend(unclaimed(ENGINE) | {DAEMONS: daemons_s() - before_s})
+        outcome = Outcome(summary, tally.plus(spent), wall_s, sources_done, clips_finished, is_complete)
         if tally.rows:
             _write_run(out, recipe, outcome)
         if tally.rows or is_stale(out):
@@ -178,6 +199,7 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
             "system": platform.platform(),
         },
         "wall_s": round(outcome.wall_s, 3),
+        "cpu_total_s": round(sum(tally.cpu_s.values()), 3),
         "cpu_s": {name: round(seconds, 3) for name, seconds in sorted(tally.cpu_s.items(), key=lambda i: -i[1])},
         "footage_s": {name: round(seconds, 3) for name, seconds in tally.video_s.items()},
         "rows": dict(tally.rows),

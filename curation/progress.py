@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -45,9 +45,13 @@ class Tally:
         self.rows[done.step] += done.rows
         self.video_s[done.step] += done.video_s
         self.bytes_done += done.share
-        for part, seconds in done.cpu_s.items():
-            self.cpu_s[part] += seconds
+        self.spend(done.cpu_s)
         self.problems += [p for p in done.problems if len(self.problems) < MOST_PROBLEMS]
+
+    def spend(self, cpu_s: Mapping[str, float]) -> None:
+        """Count CPU seconds by part."""
+        for part, seconds in cpu_s.items():
+            self.cpu_s[part] += seconds
 
     def plus(self, other: "Tally") -> "Tally":
         """Give the sum of both."""

@@ -7,14 +7,16 @@ is waiting; steps that hold models are actor pools of fixed size that book a sma
 import contextlib
 import logging
 import os
+import pickle
 import re
 import secrets
 import socket
 import sys
 import threading
+import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +36,20 @@ from ray.exceptions import RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from curation.booking import Booking, book_workers  # noqa: E402
+from curation.clock import unclaimed  # noqa: E402
 from curation.errors import RunError, UserError  # noqa: E402
 from curation.progress import Display, Done, Tally  # noqa: E402
-from curation.schema import work_schema  # noqa: E402
-from curation.steps import Process, Step  # noqa: E402
+from curation.steps import Process, Step, needs_a_worker  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
 MOST_BLOCKS = 10_000
+REPORT_EVERY_S = 0.5
+BLOCK_ROWS = 8
+BLOCK_BYTES = 64e6
+"""Of sources that are probed one after another; a larger one is alone in its block."""
+BLOCKS_HANDED_OVER = 64
+"""Blocks that a task may have waiting for Ray Data, which looks ten times a second; the task stands still above it."""
 
 
 def start_ray(address: str | None, cpus: int | None = None) -> None:
@@ -137,7 +145,9 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = 1  # every row its own block: segments of one film spread over the workers
+    context.target_max_block_size = 1  # blocks stay as they are given: segments of one film spread over the workers
+    context._max_num_blocks_in_streaming_gen_buffer = BLOCKS_HANDED_OVER
+    context.op_resource_reservation_enabled = False  # shares kept for steps without work leave cores idle
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
     context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.name].workers) for step in steps])
     return context
@@ -153,8 +163,8 @@ def _graph(
 ) -> ray.data.Dataset:
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
-    schema, deaths = work_schema(plan.writers), plan.recipe.limits.worker_deaths
-    dataset = ray.data.from_arrow(_blocks(pa.Table.from_pylist(rows, schema=schema)))
+    deaths = plan.recipe.limits.worker_deaths
+    dataset = ray.data.from_arrow([_packed(block) for block in _blocks(rows, bookings[steps[0].name].workers)])
     for step in steps:
         booking = bookings[step.name]
         usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.batch, "batch_format": "pyarrow"}
@@ -163,11 +173,11 @@ def _graph(
             if step.holds_models:
                 pool = ray.data.ActorPoolStrategy(size=booking.workers, max_concurrent_calls_per_actor=step.at_once)
                 usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
-                dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, schema, tally), **usual)
+                dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, tally), **usual)
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.workers)
                 usual |= {"compute": tasks, "max_retries": deaths}
-                named = {"run": plan.run, "step": step, "schema": schema, "tally": tally}
+                named = {"run": plan.run, "step": step, "tally": tally}
                 dataset = dataset.map_batches(_do_step, fn_kwargs=named, **usual)
     return dataset
 
@@ -200,11 +210,23 @@ def _expect_answer(address: str) -> None:
         raise UserError(f"--ray-address {address}: no cluster answers ({words}); leave it out to run here") from None
 
 
-def _blocks(table: pa.Table) -> list[pa.Table]:
-    """Divide the planned rows into blocks, one each unless there are very many."""
-    count = min(len(table), MOST_BLOCKS)
-    bounds = [round(i * len(table) / count) for i in range(count + 1)]
-    return [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+def _blocks(rows: list[Row], workers: int) -> list[list[Row]]:
+    """Divide the planned rows into blocks: small files share one where there are many of them."""
+    most = max(min(BLOCK_ROWS, len(rows) // (4 * workers)), -(-len(rows) // MOST_BLOCKS), 1)
+    blocks: list[list[Row]] = []
+    room_bytes = 0
+    for row in rows:
+        if not blocks or len(blocks[-1]) == most or row["source_size_bytes"] > room_bytes:
+            blocks.append([])
+            room_bytes = BLOCK_BYTES
+        blocks[-1].append(row)
+        room_bytes -= row["source_size_bytes"]
+    return blocks
+
+
+def _packed(rows: Sequence[Row]) -> pa.Table:
+    """Put each row into one value: a table of all their columns costs Ray milliseconds wherever it passes."""
+    return pa.table({"row": pa.array([pickle.dumps(row) for row in rows], pa.large_binary())})
 
 
 class _FewAhead(BackpressurePolicy):
@@ -250,34 +272,70 @@ def _watch(total: _Total, display: Display, finished: threading.Event) -> None:
         display.show(total.read())
 
 
-_started: dict[tuple[str, str], Process] = {}  # of this worker: steps by run and name, started once
+class _Reports:
+    """Collects a worker's reports and hands them on at the end of a batch, and now and then: each call of Ray costs."""
+
+    def __init__(self, tally: "ray.actor.ActorHandle"):
+        self._tally = tally
+        self._lock = threading.Lock()
+        self._held, self._sent = Tally(), time.monotonic()
+
+    def add(self, done: Done) -> None:
+        with self._lock:
+            self._held.add(done)
+            is_due = time.monotonic() - self._sent > REPORT_EVERY_S
+        if is_due:
+            self.send()
+
+    def send(self) -> None:
+        with self._lock:
+            held, self._held, self._sent = self._held, Tally(), time.monotonic()
+        held.spend(unclaimed())
+        self._tally.add.remote(held)
 
 
-def _do_step(
-    batch: pa.Table, run: str, step: Step, schema: pa.Schema, tally: "ray.actor.ActorHandle"
-) -> Iterator[pa.Table]:
+_started: dict[tuple[str, str], tuple[Process, _Reports]] = {}  # of this worker: steps by run and name, started once
+
+
+def _do_step(batch: pa.Table, run: str, step: Step, tally: "ray.actor.ActorHandle") -> Iterator[pa.Table]:
     """Do a step on a batch, in whichever worker is free."""
     if (run, step.name) not in _started:
         for other in [key for key in _started if key[0] != run]:
             del _started[other]
-        _started[run, step.name] = step.start(lambda done: tally.add.remote(done))
-    yield from _tables(_started[run, step.name], batch, schema)
+        reports = _Reports(tally)
+        _started[run, step.name] = step.start(reports.add), reports
+    yield from _tables(step.plan, *_started[run, step.name], batch)
 
 
 class _Worker:
     """An actor of a pool that holds models."""
 
-    def __init__(self, step: Step, schema: pa.Schema, tally: "ray.actor.ActorHandle"):
-        self._schema = schema
-        self._process = step.start(lambda done: tally.add.remote(done))
+    def __init__(self, step: Step, tally: "ray.actor.ActorHandle"):
+        self._plan = step.plan
+        self._reports = _Reports(tally)
+        self._process = step.start(self._reports.add)
+        self._reports.send()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        yield from _tables(self._process, batch, self._schema)
+        yield from _tables(self._plan, self._process, self._reports, batch)
 
 
-def _tables(process: Process, batch: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:
-    for row in process(batch.to_pylist()):
-        yield pa.Table.from_pylist([row], schema=schema)
+def _tables(plan: Plan, process: Process, reports: _Reports, batch: pa.Table) -> Iterator[pa.Table]:
+    """Do a step on a batch; what keeps a worker busy is a block of its own, the rest shares blocks: each costs."""
+    held: list[Row] = []
+    try:
+        for row in process([pickle.loads(row) for row in batch["row"].to_pylist()]):  # noqa: S301 - our own worker packed it
+            if needs_a_worker(plan, row):
+                yield _packed([row])
+                continue
+            held.append(row)
+            if len(held) == BLOCK_ROWS:
+                yield _packed(held)
+                held = []
+        if held:
+            yield _packed(held)
+    finally:
+        reports.send()
 
 
 class _TallyActor:
@@ -286,10 +344,11 @@ class _TallyActor:
     def __init__(self) -> None:
         self._life, self._tally = uuid.uuid4().hex, Tally()
 
-    def add(self, done: Done) -> None:
-        self._tally.add(done)
+    def add(self, reported: Tally) -> None:
+        self._tally = self._tally.plus(reported)
 
     def read(self) -> tuple[str, Tally]:
+        self._tally.spend(unclaimed())
         return self._life, self._tally
 
 

@@ -38,6 +38,11 @@ class Step(Protocol):
     """One step: settings that travel to the workers; `start` loads what it holds there."""
 
     @property
+    def plan(self) -> Plan:
+        """The run that it belongs to."""
+        ...
+
+    @property
     def name(self) -> str:
         """What progress calls it."""
         ...
@@ -350,6 +355,14 @@ class FinishStep:
                 yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
+
+
+def needs_a_worker(plan: Plan, row: Row) -> bool:
+    """Tell whether a row gives the next step much to do: a segment to analyse, or a clip to cut."""
+    if row["clip_id"] is None:
+        return True
+    is_open = row["source_path"] is not None and row["status"] in (None, "accepted")
+    return is_open and still_standing(row, rules_of(plan.recipe), frozenset())
 
 
 def _takes_gpu(holder: Operator | Captioner) -> bool:

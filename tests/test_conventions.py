@@ -35,7 +35,7 @@ RUNS_CODE = frozenset((
     *("joblib.load", "shelve.open", "pandas.read_pickle"),
 ))
 """What runs code that a file or a text from outside may hold."""
-NAMED_PLACES = {("curation/samples.py", "pickle.loads")}
+NAMED_PLACES = {("curation/samples.py", "pickle.loads"), ("curation/ray_runner.py", "pickle.loads")}
 """What our own worker packed within the same run."""
 EVERYWHERE = {"0.0.0.0", "::", "[::]"}
 """addresses under which a server can be reached from other machines"""
