@@ -50,10 +50,10 @@ class Run:
         return self.cost.cpu_s - self.start_s
 
 
-def curated(files: Sequence[Path], runner: str, cores: Sequence[int], out: Path) -> Run:
+def curated(files: Sequence[Path], runner: str, cores: Sequence[int], out: Path, with_memory: bool = False) -> Run:
     """Curate files on some cores."""
     command = [sys.executable, ROOT / "run_pipeline.py", "curate", *files, "--output", out, "--runner", runner]
-    cost = measured(command, cores)
+    cost = measured(command, cores, with_memory)
     told = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert not told["problems"], told["problems"][0]
     return Run(cost, told["cpu_s"]["start"], told["cpu_total_s"])

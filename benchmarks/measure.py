@@ -24,7 +24,7 @@ class Cost:
     Attributes:
         cpu_s: of the command and all its descendants, also of those that ended, to a quarter of a second each.
         peak_mb: highest sum of their memory, shared pages counted once (PSS); 0 where nobody looked.
-        largest_mb: highest memory of one of them that is no process of Ray's own.
+        largest_mb: highest memory of one of them.
     """
 
     wall_s: float
