@@ -97,7 +97,9 @@ def main() -> int:
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     missed = []
     for kind, amounts in footage.items():
-        print(f"{kind:12}{'footage':>10}{'memory of all, MB':>26}{'of the largest, MB':>26}{'CPU s a s':>24}{'wall s a s':>24}")
+        print(
+            f"{kind:12}{'footage':>10}{'memory of all, MB':>26}{'of the largest, MB':>26}{'CPU s a s':>24}{'wall s a s':>24}"
+        )
         results[kind] = {}
         for times in amounts:
             values = {name: [one[kind][times][name] for one in rounds] for name in rounds[0][kind][times]}

@@ -205,16 +205,17 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
     frames = clock.each("decode", decoded)
     try:
         for frame in frames:
-            with clock.step("scale"):
+            is_beyond = border_s is not None and frame.time_s >= border_s - 1e-6
+            with clock.step("scale"):  # which is entered for each frame, as reading the clock costs, too
                 coarse = frame.coarse()
-            if border_s is not None and frame.time_s >= border_s - 1e-6:
-                with clock.step("shots"):
-                    splitter.look_beyond(coarse)
+                if not is_beyond:
+                    store.offer(frame, coarse)
+            if is_beyond:
+                splitter.look_beyond(coarse)
                 beat(0.0)
                 continue
-            with clock.step("samples"):
-                store.offer(frame, coarse)
-            yield from rows_of(splitter.push(coarse))
+            if splitter.push(coarse):
+                yield from rows_of(splitter.look())
             end_s = round(frame.time_s + frame.duration_s, 6)
             beat(frame.duration_s)
         end_s = border_s if border_s is not None else end_s

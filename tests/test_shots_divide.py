@@ -184,8 +184,9 @@ def test_a_last_frame_whose_length_nobody_knows_is_a_clip_all_the_same():
     """A lone frame without rate or duration: it lasts a usual step, and does not vanish."""
     for times in ([0.0], [0.0, 0.04], [0.0, 1e-6]):
         splitter = Splitter(Stride().start(25.0), 0.0, Divider(3, 10, 0), 25.0, even=True)
-        pieces = [p for i, t in enumerate(times) for p in splitter.push(CoarseFrame(i, t, GREY, GREY[None]))]
-        pieces += splitter.finish(times[-1])
+        for i, t in enumerate(times):
+            splitter.push(CoarseFrame(i, t, GREY, GREY[None]))
+        pieces = list(splitter.finish(times[-1]))
         assert [(p.start, p.end, p.start_s, p.end_s) for p in pieces] == [
             (0, len(times), 0.0, round(times[-1] + 0.04, 6))
         ]

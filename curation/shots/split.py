@@ -52,15 +52,14 @@ class Splitter:
         self.border = 0
         """after `finish`: how the segment's last shot relates to the next segment, as `schema.GOES_ON` explains"""
 
-    def push(self, frame: CoarseFrame) -> Iterator[Piece | Lost]:
-        """Take the next frame; what it tells may come out some frames later."""
+    def push(self, frame: CoarseFrame) -> bool:
+        """Take the next frame; tell whether enough of them wait to be looked at."""
         self._waiting.append(frame)
         self.count += 1
-        if len(self._waiting) == BLOCK_FRAMES:
-            yield from self._look()
+        return len(self._waiting) >= BLOCK_FRAMES
 
-    def _look(self) -> Iterator[Piece | Lost]:
-        """Show the detector the frames that wait, and follow them one by one."""
+    def look(self) -> Iterator[Piece | Lost]:
+        """Show the detector the frames that wait, and give what became certain with them, one after another."""
         frames, self._waiting = self._waiting, []
         for frame, found in zip(frames, self._detector.push(frames), strict=True):
             yield from self._follow(frame, found)
@@ -90,7 +89,7 @@ class Splitter:
 
     def finish(self, end_s: float) -> Iterator[Piece | Lost]:
         """Give the rest, `end_s` being the end of the segment's last frame, or its time when nobody knows the end."""
-        yield from self._look()
+        yield from self.look()
         late = [boundary for each in self._detector.push(self._beyond) for boundary in each]
         found = [*late, *self._detector.finish()]
         self._divider.end(end_s if end_s > self._last_s or not self.count else round(self._last_s + self._step_s, 6))
