@@ -30,14 +30,14 @@ TIMES = (1, 2, 4, 8)
 def copy_with_tag(file: Path, to: Path, tag: str) -> Path:
     """Copy a video's streams into a file of other content: its container carries a tag."""
     if not to.exists():
-        with atomic_path(to) as temporary, av.open(str(file)) as source:
-            with av.open(str(temporary), "w", format="matroska") as output:
-                output.metadata["comment"] = tag
-                streams = {s.index: output.add_stream_from_template(s) for s in source.streams.video[:1]}
-                for packet in source.demux(source.streams.video[0]):
-                    if packet.dts is not None:
-                        packet.stream = streams[packet.stream.index]
-                        output.mux(packet)
+        made = {"mode": "w", "format": "matroska"}
+        with atomic_path(to) as temporary, av.open(str(file)) as source, av.open(str(temporary), **made) as output:
+            output.metadata["comment"] = tag
+            stream = output.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(source.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    output.mux(packet)
     return to
 
 
@@ -97,17 +97,16 @@ def main() -> int:
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     missed = []
     for kind, amounts in footage.items():
-        print(
-            f"{kind:12}{'footage':>10}{'memory of all, MB':>26}{'of the largest, MB':>26}{'CPU s a s':>24}{'wall s a s':>24}"
-        )
+        heads = ("memory of all, MB", "of the largest, MB", "CPU s a s", "wall s a s")
+        print(f"{kind:12}{'footage':>10}" + "".join(f"{head:>26}" for head in heads))
         results[kind] = {}
         for times in amounts:
             values = {name: [one[kind][times][name] for one in rounds] for name in rounds[0][kind][times]}
             results[kind][str(times)] = {name: spread(several) for name, several in values.items()}
             print(
                 f"{times:>10} ×{values['video s'][0] / 60:>6.1f} min{shown(values['peak mb'], 0):>26}"
-                f"{shown(values['largest mb'], 0):>26}{shown(values['cpu s per video s'], 3):>24}"
-                f"{shown(values['wall s per video s'], 3):>24}"
+                f"{shown(values['largest mb'], 0):>26}{shown(values['cpu s per video s'], 3):>26}"
+                f"{shown(values['wall s per video s'], 3):>26}"
             )
         least, most = str(min(options.times)), str(max(options.times))
         growth = results[kind][most]["peak mb"][0] / results[kind][least]["peak mb"][0]

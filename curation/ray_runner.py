@@ -46,7 +46,7 @@ from curation.work import Plan  # noqa: E402
 MOST_BLOCKS = 10_000
 REPORT_EVERY_S = 0.5
 BLOCK_ROWS = 8
-BLOCK_BYTES = 64e6
+BLOCK_BYTES = 64_000_000
 """Of sources that are probed one after another; a larger one is alone in its block."""
 BLOCKS_HANDED_OVER = 64
 """Blocks that a task may have waiting for Ray Data, which looks ten times a second; the task stands still above it."""
