@@ -50,14 +50,15 @@ def book_workers(plan: Plan, steps: list[Step], cpus: float, gpus: float = 0.0) 
             f"tensor_parallel lower, device=cpu where that will do, or caption through a server (captioner endpoint)"
         )
     # All but equal shares: equal ones would let Ray fuse a film's segments into a single task.
-    share = (cpus - booked) / (whole + SPARE_TASKS)
-    limits = {"analyse": wanted.analyse or whole, "cut": wanted.cut or whole}
+    tasks = whole + SPARE_TASKS
+    share = (cpus - booked) / tasks
+    limits = {"analyse": wanted.analyse or tasks, "cut": wanted.cut or tasks}
     bookings = {}
     for number, step in enumerate(steps):
         if step.holds_models:
             bookings[step.name] = Booking(counts[step.name], MODEL_CPUS, step.gpus if gpus else 0.0)
         else:
-            bookings[step.name] = Booking(limits.get(step.name, whole), round(min(1.0, share) - 0.01 * (number + 1), 3))
+            bookings[step.name] = Booking(limits.get(step.name, tasks), round(min(1.0, share) - 0.01 * (number + 1), 3))
     return bookings
 
 

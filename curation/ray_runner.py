@@ -1,6 +1,6 @@
 """The steps as one streaming Ray Data graph, from sources to parts.
 
-Steps without models are Ray tasks, as many at a time as there are CPUs, so that any idle worker does what
+Steps without models are Ray tasks, one more at a time than there are CPUs, so that any idle worker does what
 is waiting; steps that hold models are actor pools of fixed size that book a small share of a CPU each.
 """
 
