@@ -1,6 +1,6 @@
 """Memory and time against the amount of footage: once, twice, four and eight times as much.
 
-    python -m benchmarks.scale [--rounds N] [--minutes M] [--times K ...] [--folder DIR]
+    python -m benchmarks.scale [--rounds N] [--minutes M] [--film-minutes M] [--times K ...] [--folder DIR]
 
 Whole runs of `curate` with the default recipe on Ray and all cores, each a command of its own: many files (copies of
 the corpus that differ in a tag of their container, so that none is known already) and one film that grows longer.
@@ -74,13 +74,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=4.0, help="the footage that is taken once, twice, …")
+    parser.add_argument("--film-minutes", type=float, default=8.0, help="long enough for a segment for each worker")
     parser.add_argument("--times", type=int, nargs="+", default=TIMES)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     footage = {
         "many files": {k: many_files(options.folder, options.minutes, k) for k in options.times},
-        "one film": {k: [long_film(options.folder, options.minutes * k)] for k in options.times},
+        "one film": {k: [long_film(options.folder, options.film_minutes * k)] for k in options.times},
     }
     rounds: list[dict[str, dict[int, dict[str, float]]]] = []
     for number in range(options.rounds):
