@@ -214,7 +214,7 @@ def _blocks(rows: list[Row], workers: int) -> list[list[Row]]:
     """Divide the planned rows into blocks: small files share one where there are many of them."""
     most = max(min(BLOCK_ROWS, len(rows) // (4 * workers)), -(-len(rows) // MOST_BLOCKS), 1)
     blocks: list[list[Row]] = []
-    room_bytes = 0.0
+    room_bytes = 0
     for row in rows:
         if not blocks or len(blocks[-1]) == most or row["source_size_bytes"] > room_bytes:
             blocks.append([])
