@@ -15,7 +15,6 @@ on the way:
 import contextlib
 import csv
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ import pyarrow.dataset as ds
 
 from curation.errors import UserError, nearest
 from curation.files import atomic_folder, atomic_path
+from curation.json_text import joined, json_lines, to_json
 from curation.outside_text import printable, safe_cell
 
 Format = Literal["internal", "webvid", "diffusers", "webdataset"]
@@ -53,15 +53,10 @@ ROWS_PER_BATCH = 8192
 SHARD_ROWS = 1000
 SHARD_BYTES = 1_000_000_000  # webdataset's own advice: shards of about a gigabyte stream well
 MEMBER_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")  # names a tar's members: no folder, and no dot, which ends it
-# Besides what JSON escapes: DEL and the C1 controls (U+0085 ends a line), U+2028 and U+2029, and `<`, so that
-# neither `</script>` nor `<!--` stands in it.
-HARMLESS = {code: f"\\u{code:04x}" for code in (0x3C, *range(0x7F, 0xA0), 0x2028, 0x2029)}
-# In RE2's words: what JSON or `HARMLESS` escapes, and paths that leave the folder they are in.
-HARMFUL = r'["\\\x00-\x1f<\x7f-\x9f\x{2028}\x{2029}]'
+# In RE2's words: paths that leave the folder they are in.
 OUTSIDE = r"^/|(^|/)\.\.(/|$)|\x00"
 
 Record = dict[str, Any]
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 @dataclass(frozen=True)
@@ -105,6 +100,7 @@ def export(
     shard_rows: int = SHARD_ROWS,
     shard_bytes: int = SHARD_BYTES,
     refuse_without_files: bool = True,
+    table: pa.Table | None = None,
 ) -> ExportResult:
     """Write one trainer's format from the table of an output folder.
 
@@ -116,6 +112,7 @@ def export(
         shard_rows: most clips in one tar of `webdataset`.
         refuse_without_files: raise when no accepted row has a file; else write an empty list.
         shard_bytes: most bytes of clip files in one tar; a single larger clip has its own tar.
+        table: the folder's table, where it was read already; null: it is read.
 
     Raises:
         UserError: no table; accepted rows but none with a file; a row that names a file outside the output; a
@@ -128,20 +125,22 @@ def export(
         raise UserError(f"export: {format} names its files relative to itself; leave --absolute out")
     if shard_rows < 1 or shard_bytes < 1:
         raise UserError("export: a shard needs room for at least one row and one byte")
-    table = open_table(out)
+    rows = open_table(out) if table is None else ds.dataset(table.select([*RECORD.values(), "status"]))
     tally = Tally()
     if format == "webdataset":
-        records = complete_records(table, out, tally, refuse_without_files)
+        records = complete_records(rows, out, tally, refuse_without_files)
         return write_webdataset(out, records, tally, shard_rows, shard_bytes)
     target = out / {"internal": INTERNAL_NAME, "webvid": WEBVID_NAME, "diffusers": DIFFUSERS_NAME}[format]
     target.parent.mkdir(exist_ok=True)
     prefix = out.resolve() if absolute else None
-    with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with atomic_path(target) as temporary:
         if format == "internal":
-            write_internal(file, complete_batches(table, out, tally, refuse_without_files), tally, prefix)
+            with open(temporary, "wb") as file:
+                write_internal(file, complete_batches(rows, out, tally, refuse_without_files), tally, prefix)
         else:
             write = write_webvid if format == "webvid" else write_diffusers
-            write(file, complete_records(table, out, tally, refuse_without_files), tally, prefix)
+            with open(temporary, "w", encoding="utf-8", newline="") as text:
+                write(text, complete_records(rows, out, tally, refuse_without_files), tally, prefix)
     return tally.result(target)
 
 
@@ -207,40 +206,18 @@ def _check_inside(paths: pa.Array, out: Path) -> None:
         raise UserError(f"{out}: its table names a file outside it: '{shown}'; was it written by this program?")
 
 
-def write_internal(file: IO[str], batches: Iterator[pa.RecordBatch], tally: Tally, prefix: Path | None) -> None:
+def write_internal(file: IO[bytes], batches: Iterator[pa.RecordBatch], tally: Tally, prefix: Path | None) -> None:
     """Write the JSON array of EasyAnimate-style trainers, one clip on each line."""
-    file.write("[")
+    file.write(b"[")
     for batch in batches:
         if prefix is not None:
             paths = pc.binary_join_element_wise(prefix.as_posix(), batch["file_path"], "/")
             batch = batch.set_column(0, "file_path", paths)
-        lines = json_lines(batch)
-        if lines:
-            file.write((",\n" if tally.rows else "\n") + ",\n".join(lines))
-        tally.rows += len(lines)
-    file.write("\n]\n")
-
-
-def json_lines(batch: pa.RecordBatch) -> list[str]:
-    """Give what `to_json` gives for each row, by column: a tenth of the time."""
-    parts: list[Any] = []
-    for name in batch.schema.names:
-        parts += [f"{', ' if parts else '{'}{to_json(name)}: ", _json_values(batch[name])]
-    lines: list[str] = pc.binary_join_element_wise(*parts, "}", "").to_pylist()
-    return lines
-
-
-def _json_values(values: pa.Array) -> pa.Array:
-    if not pa.types.is_string(values.type):  # numbers: few different ones
-        words = values.dictionary_encode()
-        written = pa.array([to_json(value) for value in words.dictionary.to_pylist()], pa.string())
-        return pc.fill_null(written.take(words.indices), "null")
-    written = pc.binary_join_element_wise('"', values, '"', "")
-    harmful = pc.fill_null(pc.match_substring_regex(values, HARMFUL), False)
-    if pc.any(harmful).as_py():
-        mended = pa.array([to_json(text) for text in values.filter(harmful).to_pylist()], pa.string())
-        written = pc.replace_with_mask(written, harmful, mended)
-    return pc.fill_null(written, "null")
+        if len(batch):
+            file.write(b",\n" if tally.rows else b"\n")
+            file.write(joined(json_lines(batch), ",\n"))
+        tally.rows += len(batch)
+    file.write(b"\n]\n")
 
 
 def write_webvid(file: IO[str], records: Iterator[Record], tally: Tally, prefix: Path | None) -> None:
@@ -316,12 +293,6 @@ def add_member(shard: tarfile.TarFile, name: str, content: IO[bytes], size_bytes
     member.size = size_bytes
     member.mode = 0o644
     shard.addfile(member, content)
-
-
-def to_json(value: Any) -> str:
-    """Give a value as one line of JSON, harmless wherever it is put; letters stay as they are, not escaped to ASCII."""
-    text = _encode(value)
-    return text if text.isascii() and "<" not in text and "\x7f" not in text else text.translate(HARMLESS)
 
 
 def placed(path: str, prefix: Path | None) -> str:

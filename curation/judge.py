@@ -1,6 +1,6 @@
 """Rules over scores: a verdict is the list of reasons, and no reason means accepted."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,28 +48,24 @@ def judge(row: Row, rules: Mapping[str, Rule]) -> Row:
     return {**row, "status": "rejected" if reasons else "accepted", "reasons": reasons}
 
 
-def blank_captions(table: pa.Table) -> pa.Table:
-    """Give the table as if no caption had been checked yet."""
-    place = table.schema.get_field_index("caption_status")
-    return table.set_column(place, "caption_status", pa.nulls(len(table), pa.string()))
-
-
 def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
     """Judge a whole table at once; every row as `judge` would."""
     count = len(table)
-    names, grid = _broken(table, rules)
-    copies = _copies(table, grid, count)
+    names, marks = _broken(table, rules)
+    copies = _copies(table, marks)
     flagged = pc.fill_null(pc.not_equal(table["caption_status"], "ok"), False)
-    captioned = _flags(flagged, count) & ~grid.any(axis=1) & ~copies
+    captioned = _flags(flagged, count) & ~_any(marks, count) & ~copies
     failed = _flags(pc.equal(table["status"], "failed"), count)
-    words = pa.array(names)
     for status in pc.unique(table["caption_status"].filter(pa.array(captioned))).to_pylist():
-        words = pa.concat_arrays([words, pa.array([f"caption:{status}"])])
+        names.append(f"caption:{status}")
         same = _flags(pc.fill_null(pc.equal(table["caption_status"], status), False), count)
-        grid = np.column_stack([grid, captioned & same])
-    grid[failed] = False
+        marks.append(captioned & same)
+    words = pa.array(names)
+    fallen = (_any(marks, count) | copies) & ~failed
     copies &= ~failed
-    rows, columns = np.nonzero(grid)
+    judged = np.flatnonzero(fallen)
+    places, columns = np.nonzero(np.stack([mark[judged] for mark in marks], axis=1))
+    rows = judged[places]
     if copies.any():  # each has a reason of its own: the id of the clip that was kept
         own = np.flatnonzero(copies)
         kept = table["duplicate_of"].take(pa.array(own)).combine_chunks()
@@ -80,26 +76,36 @@ def judge_table(table: pa.Table, rules: Mapping[str, Rule]) -> pa.Table:
         words = pa.concat_arrays([words, pc.binary_join_element_wise(COPY, kept, "")])
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int32)
     reasons = pa.ListArray.from_arrays(pa.array(offsets), words.take(pa.array(columns)))
-    status = np.where(failed, "failed", np.where(grid.any(axis=1) | copies, "rejected", "accepted"))
-    table = table.set_column(table.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
+    kinds = pa.array(["accepted", "rejected", "failed"])
+    status = kinds.take(pa.array(np.where(failed, 2, fallen.astype(np.int64))))
+    table = table.set_column(table.schema.get_field_index("status"), "status", status)
     return table.set_column(table.schema.get_field_index("reasons"), "reasons", reasons)
+
+
+def rejected_rows(table: pa.Table, rules: Mapping[str, Rule]) -> np.ndarray:
+    """Tell which rows rules reject, whatever their captions: bool (N,)."""
+    _, marks = _broken(table, rules)
+    failed = _flags(pc.equal(table["status"], "failed"), len(table))
+    return (_any(marks, len(table)) | _copies(table, marks)) & ~failed
 
 
 def standing_rows(table: pa.Table, rules: Mapping[str, Rule], pending: Collection[str]) -> np.ndarray:
     """Tell which rows may still be accepted once the columns in `pending` are measured: bool (N,)."""
-    names, grid = _broken(table, rules)
-    settled = [name not in {f"{column}:missing" for column in pending} for name in names]
-    return ~grid[:, settled].any(axis=1) & ~_flags(pc.equal(table["status"], "failed"), len(table))
+    names, marks = _broken(table, rules)
+    open_reasons = {f"{column}:missing" for column in pending}
+    settled = [mark for name, mark in zip(names, marks, strict=True) if name not in open_reasons]
+    return ~_any(settled, len(table)) & ~_flags(pc.equal(table["status"], "failed"), len(table))
 
 
-def _broken(table: pa.Table, rules: Mapping[str, Rule]) -> tuple[list[str], np.ndarray]:
-    """Give the reasons there can be, and which rows have them: bool (N, reasons)."""
+def _broken(table: pa.Table, rules: Mapping[str, Rule]) -> tuple[list[str], list[np.ndarray]]:
+    """Give the reasons there can be, and for each the rows that have it: bool (N,)."""
     count = len(table)
     names, marks = [TRANSITION], [pc.fill_null(pc.equal(table["kind"], "transition"), False)]
     missing = []
+    types = {media: pc.is_in(table["type"], pa.array(sorted(media))) for media in {BY_NAME[c].media for c in rules}}
     for column, rule in rules.items():
         values = table[column]
-        applies = pc.is_in(table["type"], pa.array(sorted(BY_NAME[column].media)))
+        applies = types[BY_NAME[column].media]
         low = pc.less(values, rule.min - _slack(rule.min)) if rule.min is not None else None
         high = pc.greater(values, rule.max + _slack(rule.max)) if rule.max is not None else None
         for word, mark in (("low", low), ("high", high)):
@@ -109,14 +115,22 @@ def _broken(table: pa.Table, rules: Mapping[str, Rule]) -> tuple[list[str], np.n
         missing.append((f"{column}:missing", pc.and_(applies, pc.is_null(values, nan_is_null=True))))
     names += [name for name, _ in missing]
     marks += [mark for _, mark in missing]
-    return names, np.stack([_flags(mark, count) for mark in marks], axis=1)
+    return names, [_flags(mark, count) for mark in marks]
 
 
-def _copies(table: pa.Table, grid: np.ndarray, count: int) -> np.ndarray:
+def _any(marks: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Tell which rows have any of the marks: bool (N,)."""
+    found = np.zeros(count, bool)
+    for mark in marks:
+        found |= mark
+    return found
+
+
+def _copies(table: pa.Table, marks: list[np.ndarray]) -> np.ndarray:
     """Tell which rows are copies of a kept one, and nothing else is wrong with them: bool (N,)."""
     if "duplicate_of" not in table.column_names:
-        return np.zeros(count, bool)
-    return _flags(pc.is_valid(table["duplicate_of"]), count) & ~grid.any(axis=1)
+        return np.zeros(len(table), bool)
+    return _flags(pc.is_valid(table["duplicate_of"]), len(table)) & ~_any(marks, len(table))
 
 
 def rules_of(recipe: Recipe) -> dict[str, Rule]:

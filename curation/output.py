@@ -14,7 +14,7 @@ from curation.cut import FOLDER
 from curation.duplicates import Duplicates, columns_of, find_duplicates
 from curation.errors import UserError
 from curation.files import atomic_write, recover_swap, remove_leftovers, writing
-from curation.judge import blank_captions, judge_table, rules_of, standing_rows
+from curation.judge import judge_table, rejected_rows, rules_of, standing_rows
 from curation.lock import locked
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
 from curation.retire import retire, settle_files
@@ -140,12 +140,12 @@ def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
         if not recipe.score_rejected:
             later = {c for other in pools[number:] for c in other}
             earlier_rules = {c: r for c, r in rules.items() if c not in later}
-            table = retire(out, table, columns, pool, _rejected(table, earlier_rules))
+            table = retire(out, table, columns, pool, rejected_rows(table, earlier_rules))
     if recipe.duplicates is not None:
         table = _with_copies(table, rules, recipe.duplicates)
-    table = retire(out, table, columns, finish, _rejected(table, rules))
+    table = retire(out, table, columns, finish, rejected_rows(table, rules))
     table = judge_table(table, rules)
-    write_table(out, table, rules_text(rules))
+    table = write_table(out, table, rules_text(rules))
     settle_files(out, table)
     return table
 
@@ -156,11 +156,6 @@ def _with_copies(table: pa.Table, rules: dict[str, Rule], settings: Duplicates) 
     named = columns_of(settings, table.column_names)
     copies = find_duplicates(table.select(named), standing.to_numpy(zero_copy_only=False).astype(bool), settings)
     return table.set_column(table.schema.get_field_index("duplicate_of"), "duplicate_of", copies)
-
-
-def _rejected(table: pa.Table, rules: dict[str, Rule]) -> pa.ChunkedArray:
-    """Tell which rows rules reject, whatever their captions."""
-    return pc.equal(judge_table(blank_captions(table), rules)["status"], "rejected")
 
 
 def follow_rules(out: Path, recipe: Recipe) -> None:

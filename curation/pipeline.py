@@ -35,7 +35,7 @@ from curation.retire import settle_files
 from curation.runners import Runner
 from curation.steps import Step, source_row, steps_of, unfinished_row
 from curation.stop import stoppable
-from curation.summary import Summary, summarise
+from curation.summary import Summary, summarise, summarise_table
 from curation.table import Unfinished, drop_parts, fold, read_table
 from curation.types import Captioner, Row, Source
 from curation.work import Plan
@@ -178,11 +178,11 @@ def select(out: Path, recipe: Recipe) -> Summary:
     with held(out):
         fold(out, recipe.writers)
         write_recipe(out, recipe)
-        apply_rules(out, recipe)
+        table = apply_rules(out, recipe)
         if recipe.cut.mode != "none":
-            export(out, "internal", refuse_without_files=False)
-        write_report(out, recipe)
-    return summarise(out, recipe.writers)
+            export(out, "internal", refuse_without_files=False, table=table)
+        write_report(out, recipe, table=table)
+    return summarise_table(table)
 
 
 def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:

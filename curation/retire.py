@@ -21,7 +21,7 @@ CLIP_NAME_LETTERS = 40
 
 
 def retire(
-    out: Path, table: pa.Table, columns: Sequence[str], some: Collection[str], without_place: pa.ChunkedArray
+    out: Path, table: pa.Table, columns: Sequence[str], some: Collection[str], without_place: np.ndarray
 ) -> pa.Table:
     """Take values off rows in which they have no place any more, and give them back where they have again.
 
@@ -36,61 +36,80 @@ def retire(
         The table so changed; `settle_files` then moves the files.
     """
     store = _read(out, table.schema, columns)
-    where = pc.index_in(table["clip_id"], store["clip_id"].combine_chunks()).combine_chunks()
-    gone = without_place.combine_chunks()
-    kept: dict[str, pa.Array] = {"clip_id": table["clip_id"].combine_chunks()}
-    any_kept = pa.array(np.zeros(len(table), bool))
+    aside = _aside(table, store)
+    gone = pa.array(without_place, pa.bool_())
+    kept: dict[str, pa.Array] = {}
+    rows = np.zeros(len(table), bool)
+    is_news = False
     for name in columns:
-        kept[name] = store[name].combine_chunks().take(where)
-        if name in some:
-            now = table[name].combine_chunks()
-            values = pc.if_else(gone, pa.nulls(len(table), now.type), pc.if_else(pc.is_valid(now), now, kept[name]))
-            kept[name] = pc.if_else(pc.and_(gone, pc.is_valid(now)), now, kept[name])
+        now = table[name].combine_chunks()
+        taken = pc.and_(gone, pc.is_valid(now)) if name in some else None
+        if taken is not None and pc.any(taken).as_py():
+            kept[name] = pc.if_else(taken, now, aside[name]) if name in aside else pc.if_else(taken, now, _null(now))
+            is_news = True
+        elif name in aside:
+            kept[name] = aside[name]
+        else:
+            continue
+        rows |= pc.is_valid(kept[name]).to_numpy(zero_copy_only=False)
+        if taken is not None:
+            back = pc.coalesce(now, aside[name]) if name in aside else now
+            values = pc.if_else(gone, _null(now), back)
             table = table.set_column(table.schema.get_field_index(name), name, values)
-        any_kept = pc.or_(any_kept, pc.is_valid(kept[name]))
-    _write(out, pa.table(kept).filter(any_kept))
+    if is_news or rows.sum() < len(store):
+        _write(out, store.schema, table["clip_id"], kept, rows)
     return table
 
 
 def restored(out: Path, table: pa.Table, columns: Sequence[str]) -> pa.Table:
     """Give the table with every value that was ever set aside back in its place, to look at; writes nothing."""
-    store = _read(out, table.schema, columns)
-    where = pc.index_in(table["clip_id"], store["clip_id"].combine_chunks()).combine_chunks()
-    for name in columns:
-        now = table[name].combine_chunks()
-        values = pc.if_else(pc.is_valid(now), now, store[name].combine_chunks().take(where))
-        table = table.set_column(table.schema.get_field_index(name), name, values)
+    for name, values in _aside(table, _read(out, table.schema, columns)).items():
+        whole = pc.coalesce(table[name].combine_chunks(), values)
+        table = table.set_column(table.schema.get_field_index(name), name, whole)
     return table
 
 
 def settle_files(out: Path, table: pa.Table) -> None:
     """Make `train/` hold just the files that the table names: others are set aside, missing ones brought back."""
-    named = _names(table["clip_path"])
+    named = [table["clip_path"]]
     for part in (out / "_parts").glob("[!.]*.parquet"):  # finished clips of unfinished sources
-        named |= _names(pq.read_table(part, columns=["clip_path"])["clip_path"])
+        named.append(pq.read_table(part, columns=["clip_path"])["clip_path"])
+    names = pa.chunked_array([chunk for paths in named for chunk in paths.chunks], pa.string()).cast(pa.binary())
     train, aside = out / FOLDER, out / "_retired"
     kept, retired = _clips_in(train), _clips_in(aside)
-    _move(kept - named, train, aside)
-    _move((retired & named) - kept, aside, train)
+    kept_is_named, retired_is_named = (
+        pc.is_in(pc.binary_join_element_wise(f"{FOLDER}/".encode(), some, b""), names) for some in (kept, retired)
+    )
+    _move(kept.filter(pc.invert(kept_is_named)), train, aside)
+    _move(retired.filter(pc.and_(retired_is_named, pc.invert(pc.is_in(retired, kept)))), aside, train)
 
 
-def _names(paths: pa.ChunkedArray) -> set[str]:
-    return set(pc.replace_substring_regex(pc.drop_null(paths), f"^{FOLDER}/", "").to_pylist())
+def _clips_in(folder: Path) -> pa.Array:
+    """Give the names of the clips' files in a folder, as bytes and in the folder's own order."""
+    names = pa.array(os.listdir(os.fsencode(folder)) if folder.is_dir() else [], pa.binary())
+    is_clip = pc.and_(pc.equal(pc.binary_length(names), CLIP_NAME_LETTERS), pc.invert(pc.starts_with(names, b".")))
+    return names.filter(pc.and_(is_clip, pc.or_(pc.ends_with(names, b".mp4"), pc.ends_with(names, b".jpg"))))
 
 
-def _clips_in(folder: Path) -> set[str]:
-    return {name for name in os.listdir(folder) if _is_clip(name)} if folder.is_dir() else set()
+def _move(names: pa.Array, source: Path, target: Path) -> None:
+    if not len(names):
+        return
+    target.mkdir(exist_ok=True)
+    for name in names.to_pylist():
+        os.replace(os.fsencode(source) + b"/" + name, os.fsencode(target) + b"/" + name)
 
 
-def _is_clip(name: str) -> bool:
-    return len(name) == CLIP_NAME_LETTERS and name.endswith((".mp4", ".jpg")) and name[0] != "."
+def _aside(table: pa.Table, store: pa.Table) -> dict[str, pa.Array]:
+    """Give what the store holds of the table's rows, in their order; columns of which it holds nothing are left out."""
+    if not len(store):
+        return {}
+    where = pc.index_in(table["clip_id"], store["clip_id"].combine_chunks()).combine_chunks()
+    held = [name for name in store.column_names if name != "clip_id" and store[name].null_count < len(store)]
+    return {name: store[name].combine_chunks().take(where) for name in held}
 
 
-def _move(names: set[str], source: Path, target: Path) -> None:
-    if names:
-        target.mkdir(exist_ok=True)
-    for name in names:
-        os.replace(f"{source}/{name}", f"{target}/{name}")
+def _null(values: pa.Array) -> pa.Scalar:
+    return pa.scalar(None, values.type)
 
 
 def _read(out: Path, schema: pa.Schema, columns: Iterable[str]) -> pa.Table:
@@ -99,9 +118,14 @@ def _read(out: Path, schema: pa.Schema, columns: Iterable[str]) -> pa.Table:
     return pq.read_table(file).select(wanted.names).cast(wanted) if file.exists() else wanted.empty_table()
 
 
-def _write(out: Path, rows: pa.Table) -> None:
+def _write(
+    out: Path, schema: pa.Schema, clip_ids: pa.ChunkedArray, kept: dict[str, pa.Array], rows: np.ndarray
+) -> None:
+    """Write the store: of some of the table's rows what is set aside."""
+    some = pa.array(np.flatnonzero(rows))
+    kept = {"clip_id": clip_ids.combine_chunks(), **kept}
+    columns = [kept[f.name].take(some) if f.name in kept else pa.nulls(len(some), f.type) for f in schema]
     file = out / "_retired" / "rows.parquet"
-    if len(rows) or file.exists():
-        file.parent.mkdir(exist_ok=True)
-        with atomic_path(file) as temporary:
-            pq.write_table(rows, temporary, compression="zstd")
+    file.parent.mkdir(exist_ok=True)
+    with atomic_path(file) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")

@@ -46,12 +46,15 @@ class Summary:
 
 def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
     """Count an output's table."""
-    table = read_table(
-        out, writers, ["source_path", "status", "reasons", "error", "duration_s", "caption", "clip_path"]
-    )
+    columns = ["source_path", "status", "reasons", "error", "duration_s", "caption", "clip_path"]
+    return summarise_table(read_table(out, writers, columns))
+
+
+def summarise_table(table: pa.Table) -> Summary:
+    """Count the rows of a judged table."""
     counts = Counter({row["values"]: row["counts"] for row in pc.value_counts(table["status"]).to_pylist()})
-    rejected = table.filter(pc.equal(table["status"], "rejected"))
-    failed = table.filter(pc.equal(table["status"], "failed"))
+    rejected = table.select(["reasons", "duration_s"]).filter(pc.equal(table["status"], "rejected"))
+    failed = table.select(["source_path", "error"]).filter(pc.equal(table["status"], "failed"))
     firsts = pc.list_element(rejected["reasons"], 0)
     reasons = pc.if_else(pc.starts_with(firsts, COPY), COPY.rstrip(":"), firsts)
     by_reason = pa.table({"reason": reasons, "duration_s": rejected["duration_s"]}).group_by(
@@ -61,7 +64,7 @@ def summarise(out: Path, writers: tuple[str, ...]) -> Summary:
         by_reason.aggregate([([], "count_all"), ("duration_s", "sum")]).to_pylist(), key=lambda row: -row["count_all"]
     )
     errors = list(zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True))
-    kept = table.filter(pc.equal(table["status"], "accepted"))
+    kept = table.select(["duration_s", "caption", "clip_path"]).filter(pc.equal(table["status"], "accepted"))
     return Summary(
         sources=len(pc.unique(table["source_path"])),
         rows=len(table),

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,21 +78,62 @@ def rules_text(rules: dict[str, Rule]) -> str:
     return json.dumps(plain(rules))
 
 
-def write_table(out: Path, table: pa.Table, rules: str) -> None:
+def write_table(out: Path, table: pa.Table, rules: str) -> pa.Table:
     """Replace the table as a whole: a reader sees the old one or the new one.
 
     Args:
         out: output folder.
         table: all its rows.
         rules: text of the rules that its verdicts follow, or nothing when they follow several.
+
+    Returns:
+        The table as a reader finds it: its rows in order.
     """
-    keys = [("source_path", "ascending"), ("start_s", "ascending"), ("clip_id", "ascending")]
-    table = table.take(pc.sort_indices(table, sort_keys=keys))
-    table = table.replace_schema_metadata({RULES_KEY: rules.encode()})
-    with atomic_folder(clips_folder(out)) as folder:
-        for number, begin in enumerate(range(0, max(1, len(table)), ROWS_PER_FILE)):
-            file = folder / f"part-{number:05d}.parquet"
-            pq.write_table(table.slice(begin, ROWS_PER_FILE), file, compression="zstd")
+    table = _in_order(table).replace_schema_metadata({RULES_KEY: rules.encode()})
+    begins = range(0, max(1, len(table)), ROWS_PER_FILE)
+    with atomic_folder(clips_folder(out)) as folder, ThreadPoolExecutor(min(len(begins), pa.cpu_count())) as threads:
+        files = [folder / f"part-{number:05d}.parquet" for number in range(len(begins))]
+        parts = [table.slice(begin, ROWS_PER_FILE) for begin in begins]
+        list(threads.map(_write_parquet, parts, files))
+    return table
+
+
+def _write_parquet(table: pa.Table, file: Path) -> None:
+    """Write rows; where values seldom repeat, without a dictionary: half the time, and an eighth smaller."""
+    pq.write_table(table, file, compression="zstd", use_dictionary=[_leaf(f) for f in table.schema if _repeats(f)])
+
+
+def _repeats(field: pa.Field) -> bool:
+    is_number = pa.types.is_floating(_inner(field.type))
+    return not is_number and field.name not in ("clip_id", "clip_path", "temporal_hash")
+
+
+def _leaf(field: pa.Field) -> str:
+    """Give the name under which Parquet knows a column, or the elements of its lists."""
+    return field.name if _inner(field.type) is field.type else f"{field.name}.list.element"
+
+
+def _inner(dtype: pa.DataType) -> pa.DataType:
+    is_list = pa.types.is_list(dtype) or pa.types.is_fixed_size_list(dtype)
+    return dtype.value_type if is_list else dtype
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Sort rows by source, time and clip; rows that are in order, as those of a table are, stay where they lie."""
+    keys = ("source_path", "start_s", "clip_id")
+    if _is_in_order([table[name].slice(0, max(0, len(table) - 1)) for name in keys], [table[n].slice(1) for n in keys]):
+        return table
+    return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in keys]))
+
+
+def _is_in_order(rows: Sequence[pa.ChunkedArray], following: Sequence[pa.ChunkedArray]) -> bool:
+    """Tell whether each row's keys come before the following row's; missing times come last."""
+    (path, start_s, clip), (next_path, next_start_s, next_clip) = rows, following
+    earlier = pc.or_kleene(pc.less(start_s, next_start_s), pc.and_(pc.is_valid(start_s), pc.is_null(next_start_s)))
+    together = pc.or_kleene(pc.equal(start_s, next_start_s), pc.and_(pc.is_null(start_s), pc.is_null(next_start_s)))
+    within = pc.or_kleene(earlier, pc.and_kleene(together, pc.less(clip, next_clip)))
+    marks = pc.or_kleene(pc.less(path, next_path), pc.and_kleene(pc.equal(path, next_path), within))
+    return bool(pc.all(pc.fill_null(marks, False)).as_py())
 
 
 def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from curation import export as exporting
 from curation.errors import UserError
 from curation.export import export
+from curation.json_text import json_lines, to_json
 from curation.outside_text import from_safe_cell
 from curation.schema import blank_row, table_schema
 
@@ -223,7 +224,7 @@ def test_lines_by_column_are_those_of_one_row_after_another(rows):
     rows = [dict(zip(("text", "fps", "width"), values, strict=True)) for values in rows]
     schema = pa.schema([("text", pa.string()), ("fps", pa.float64()), ("width", pa.int64())])
     batch = pa.RecordBatch.from_pylist(rows, schema=schema)
-    assert exporting.json_lines(batch) == [exporting.to_json(row) for row in rows]
+    assert json_lines(batch).to_pylist() == [to_json(row) for row in rows]
 
 
 CAPTIONS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), min_size=1, max_size=6)

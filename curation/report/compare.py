@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.files import atomic_write
 from curation.recipe import Recipe
 from curation.report.gather import Gathered, gather
 from curation.report.pack import pack_numbers
-from curation.report.write import Budget, Packed, pack_output, render
+from curation.report.write import Budget, Packed, pack_output, write_page
 
 SCRIPTS = ("unpack", "verdicts", "charts", "cards", "galleries", "compare")
 
@@ -42,7 +41,7 @@ def write_comparison(one: tuple[Path, Recipe], other: tuple[Path, Recipe], page:
     outputs["a"].blobs["same"] = pack_numbers(pa.chunked_array([same]))
     title = f"{a.out.resolve().name} and {b.out.resolve().name}"
     facts: dict[str, Any] = {name: packed.facts for name, packed in outputs.items()}
-    atomic_write(page, render("compare.html.j2", SCRIPTS, outputs, title=title, facts=facts))
+    write_page(page, "compare.html.j2", SCRIPTS, outputs, title=title, facts=facts)
 
 
 def _changed(one: pa.Table, other: pa.Table, same: pa.Array) -> np.ndarray:

@@ -42,13 +42,13 @@ class Gathered:
     numbers: list[Column]
 
 
-def gather(out: Path, recipe: Recipe) -> Gathered:
-    """Read what the report shows of an output; no media is opened."""
+def gather(out: Path, recipe: Recipe, table: pa.Table | None = None) -> Gathered:
+    """Read what the report shows of an output; no media is opened. A table that was read already is not read again."""
     rules = rules_of(recipe)
     stages = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
     numbers = _numbers(recipe, rules)
     names = list(dict.fromkeys([*(c.name for c in numbers), *TEXTS, "reasons"]))
-    table = read_table(out, recipe.writers, names)
+    table = read_table(out, recipe.writers, names) if table is None else table.select(names)
     aside = [*(c for stage in stages for c in stage if c in names), *(c for c in FINISH_COLUMNS if c in names)]
     return Gathered(out, recipe, rules, stages, restored(out, table, aside), numbers)
 

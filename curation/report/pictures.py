@@ -7,7 +7,6 @@ score, some of every reason, and the rest by chance, until a budget is spent.
 
 import base64
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,10 +27,15 @@ SEED = 0
 
 def counts_of(output: Gathered) -> np.ndarray:
     """Count the pictures that lie in `previews/` for each row: int64 (N,)."""
-    found: Counter[str] = Counter()
+    ids = output.table["clip_id"].combine_chunks().cast(pa.binary())
+    counts = np.zeros(len(ids), np.int64)
+    found = [pa.array([], pa.binary())]
     for folder in (output.out / "previews").glob("??"):
-        found.update(name[:ID_LETTERS] for name in os.listdir(folder) if name.endswith(".jpg"))
-    return np.fromiter((found[i] for i in output.table["clip_id"].to_pylist()), np.int64, len(output.table))
+        names = pa.array(os.listdir(os.fsencode(folder)), pa.binary())
+        found.append(pc.binary_slice(names.filter(pc.ends_with(names, b".jpg")), 0, ID_LETTERS))
+    rows = pc.index_in(pa.chunked_array(found), ids) if len(found) > 1 else pa.chunked_array([[]], pa.int32())
+    rows = rows.drop_null().to_numpy()
+    return counts + np.bincount(rows, minlength=len(ids))
 
 
 def embedded(
@@ -50,8 +54,10 @@ def embedded(
     """
     ids = output.table["clip_id"]
     found: dict[int, list[str]] = {}
-    for row in dict.fromkeys(chain(first, in_order_of_interest(output))):
-        if not counts[row]:
+    if not counts.any():
+        return found
+    for row in chain(first, in_order_of_interest(output)):
+        if not counts[row] or row in found:
             continue
         pictures = read_pictures(output.out, ids[row].as_py())
         budget_bytes -= sum(map(len, pictures))
@@ -109,7 +115,7 @@ def _rows_by_reason(table: pa.Table) -> list[np.ndarray]:
     firsts = pa.array(reasons.offsets.to_numpy()[:-1], mask=pc.list_value_length(reasons).fill_null(0).to_numpy() == 0)
     words = pa.table({"status": table["status"], "first": reasons.values.take(firsts), "row": np.arange(len(table))})
     groups = words.group_by(["status", "first"]).aggregate([("row", "list")])
-    return [np.asarray(rows.as_py()) for rows in groups["row_list"]]
+    return [rows.values.to_numpy() for rows in groups["row_list"]]
 
 
 def _smallest(column: np.ndarray) -> np.ndarray:

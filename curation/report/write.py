@@ -4,22 +4,24 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from curation.files import atomic_write
+from curation.files import atomic_path
 from curation.outside_text import printable, printable_lines, without_secrets
 from curation.recipe import Recipe, render_recipe
 from curation.report.gather import HIDDEN, Gathered, gather, is_judgeable
-from curation.report.pack import pack_codes, pack_ids, pack_numbers, pack_texts
+from curation.report.pack import pack_codes, pack_ids, pack_numbers, pack_text_column, pack_texts
 from curation.report.phrases import MOST_CAPTIONS, frequent_phrases
 from curation.report.pictures import counts_of, embedded
 from curation.report.run_facts import read_run
@@ -48,7 +50,13 @@ class Packed:
     blobs: dict[str, str]
 
 
-def write_report(out: Path, recipe: Recipe, budget: Budget = Budget(), path: Path | None = None) -> Path:  # noqa: B008 - frozen
+def write_report(
+    out: Path,
+    recipe: Recipe,
+    budget: Budget = Budget(),  # noqa: B008 - frozen
+    path: Path | None = None,
+    table: pa.Table | None = None,
+) -> Path:
     """Write `report.html` of an output; its table must be folded. No media is opened.
 
     Args:
@@ -56,14 +64,14 @@ def write_report(out: Path, recipe: Recipe, budget: Budget = Budget(), path: Pat
         recipe: its recipe.
         budget: for pictures and texts.
         path: the page; null: `report.html` in the output. Elsewhere it has no folder of pictures beside it.
+        table: the output's table, where it was read already; null: it is read.
 
     Returns:
         The page's path.
     """
-    packed = pack_output(gather(out, recipe), budget)
-    page = render("report.html.j2", SCRIPTS, {"output": packed}, title=out.resolve().name, facts=packed.facts)
+    packed = pack_output(gather(out, recipe, table), budget)
     path = path or out / PAGE_NAME
-    atomic_write(path, page)
+    write_page(path, "report.html.j2", SCRIPTS, {"output": packed}, title=out.resolve().name, facts=packed.facts)
     return path
 
 
@@ -78,25 +86,13 @@ def is_stale(out: Path) -> bool:
 def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> Packed:
     """Turn an output into what its page reads; the pictures of the rows in `first` come before others."""
     table, run = output.table, read_run(output.out)
-    blobs = {f"column-{c.name}": pack_numbers(table[c.name]) for c in output.numbers}
-    blobs["ids"] = pack_ids(table["clip_id"])
-    blobs["has_file"] = pack_numbers(pc.is_valid(table["clip_path"]).cast("int8"))
-    for name in DICTIONARIES:
-        words, blobs[f"codes-{name}"] = pack_codes(table[name])
-        blobs[f"words-{name}"] = pack_texts(words)
     counts = counts_of(output)
-    blobs["pictures"] = pack_numbers(pa.chunked_array([pa.array(counts)]))
     pictures = embedded(output, counts, int(budget.pictures_mb * 1e6), first)
-    for row, jpegs in pictures.items():
-        blobs[f"pictures-{row}"] = " ".join(jpegs)
     captions = table["caption"]
-    said = pc.drop_null(captions).slice(0, MOST_CAPTIONS).to_pylist()
+    said = captions.take(pc.indices_nonzero(pc.is_valid(captions))[:MOST_CAPTIONS]).to_pylist()
     chosen = _caption_rows(captions, list(pictures), int(budget.texts_mb * 1e6))
-    blobs["captions"] = pack_texts(captions.to_pylist() if chosen is None else captions.take(chosen).to_pylist())
-    failed = pc.indices_nonzero(pc.equal(table["status"], "failed").combine_chunks())
-    blobs["errors"] = pack_texts([
-        [i, e] for i, e in zip(failed.to_pylist(), table["error"].take(failed).to_pylist(), strict=True)
-    ])
+    blobs = _packed_columns(output, counts, captions if chosen is None else captions.take(chosen))
+    blobs |= {f"pictures-{row}": " ".join(jpegs) for row, jpegs in pictures.items()}
     facts = {
         "name": output.out.resolve().name,
         "out": str(output.out),
@@ -118,7 +114,7 @@ def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> 
         "stages": output.stages,
         "score_rejected": output.recipe.score_rejected,
         "cuts_files": output.recipe.cut.mode != "none",
-        "caption_rows": None if chosen is None else [int(i) for i in chosen],
+        "caption_rows": None if chosen is None else chosen.tolist(),
         "phrases": frequent_phrases(said),
         "phrases_of": len(said),
         "pictured": list(pictures),
@@ -131,7 +127,30 @@ def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> 
     return Packed(facts, blobs)
 
 
-def render(template: str, scripts: tuple[str, ...], outputs: Mapping[str, Packed], **values: Any) -> str:
+def _packed_columns(output: Gathered, counts: np.ndarray, captions: pa.ChunkedArray) -> dict[str, str]:
+    """Pack what the page has of every row, by element id; on all cores, as compressing lets go of the interpreter."""
+    table = output.table
+    jobs: dict[str, tuple[Callable[[Any], str], Any]] = {
+        **{f"column-{c.name}": (pack_numbers, table[c.name]) for c in output.numbers},
+        "captions": (pack_text_column, captions),
+        "ids": (pack_ids, table["clip_id"]),
+        "has_file": (pack_numbers, pc.is_valid(table["clip_path"]).cast("int8")),
+        "pictures": (pack_numbers, pa.chunked_array([pa.array(counts)])),
+    }
+    for name in DICTIONARIES:
+        words = table[name].combine_chunks().dictionary_encode()
+        jobs[f"codes-{name}"] = (pack_codes, words)
+        jobs[f"words-{name}"] = (pack_text_column, pa.chunked_array([words.dictionary]))
+    failed = pc.indices_nonzero(pc.equal(table["status"], "failed").combine_chunks())
+    errors = zip(failed.to_pylist(), table["error"].take(failed).to_pylist(), strict=True)
+    jobs["errors"] = (pack_texts, [[row, error] for row, error in errors])
+    with ThreadPoolExecutor(pa.cpu_count()) as threads:
+        return dict(zip(jobs, threads.map(lambda job: job[0](job[1]), jobs.values()), strict=True))
+
+
+def write_page(
+    path: Path, template: str, scripts: tuple[str, ...], outputs: Mapping[str, Packed], **values: Any
+) -> None:
     """Fill a template of `page/`; every script and style is named by its hash, so that nothing else may run."""
     style = [(PAGE / name).read_text(encoding="utf-8") for name in ("vendor/uPlot.min.css", "style.css")]
     script = [(PAGE / name).read_text(encoding="utf-8") for name in ("vendor/uPlot.iife.min.js",)]
@@ -145,19 +164,25 @@ def render(template: str, scripts: tuple[str, ...], outputs: Mapping[str, Packed
         "base-uri 'none'",
         "form-action 'none'",
     ))
-    return (
+    pieces = (
         _templates()
         .get_template(template)
-        .render(
+        .generate(
             policy=policy,
             styles=[Markup(text) for text in style],  # noqa: S704 - our own files
             scripts=[Markup(text) for text in script],  # noqa: S704
             outputs={
-                name: {"facts": in_script(packed.facts), "blobs": packed.blobs} for name, packed in outputs.items()
+                name: {
+                    "facts": in_script(packed.facts),
+                    "blobs": {key: Markup(text) for key, text in packed.blobs.items()},  # noqa: S704 - base64
+                }
+                for name, packed in outputs.items()
             },
             **values,
         )
     )
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(piece.encode() for piece in pieces)
 
 
 def in_script(values: Any) -> Markup:
@@ -176,19 +201,15 @@ def _templates() -> jinja2.Environment:
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
 
 
-def _caption_rows(captions: Any, first: list[int], budget_bytes: int) -> list[int] | None:
+def _caption_rows(captions: pa.ChunkedArray, first: list[int], budget_bytes: int) -> np.ndarray | None:
     """Give the rows whose captions fit, the pictured ones first; None: all of them."""
-    bytes_each = pc.fill_null(pc.binary_length(captions), 0).to_numpy()
+    bytes_each = pc.fill_null(pc.binary_length(captions), 0).to_numpy().astype(np.int64)
     if bytes_each.sum() <= budget_bytes:
         return None
-    rest = range(0, len(bytes_each), max(1, round(bytes_each.sum() / budget_bytes)))
-    chosen = []
-    for row in dict.fromkeys([*first, *rest]):
-        budget_bytes -= int(bytes_each[row])
-        if budget_bytes < 0:
-            break
-        chosen.append(row)
-    return sorted(chosen)
+    rest = np.arange(0, len(bytes_each), max(1, round(bytes_each.sum() / budget_bytes)))
+    order = np.concatenate([np.array(first, np.int64), rest[~np.isin(rest, first)]])
+    fit = np.searchsorted(np.cumsum(bytes_each[order]), budget_bytes, side="right")
+    return np.sort(order[:fit])
 
 
 def _failures(table: Any) -> list[tuple[str, str]]:
