@@ -17,7 +17,7 @@ from curation.files import atomic_write, recover_swap, remove_leftovers, writing
 from curation.judge import judge_table, rejected_rows, rules_of, standing_rows
 from curation.lock import locked
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
-from curation.retire import retire, settle_files
+from curation.retire import Aside, read_aside, retire, settle_files, write_aside
 from curation.schema import FINISH_COLUMNS
 from curation.table import (
     Unfinished,
@@ -88,8 +88,12 @@ def prepare_folder(out: Path) -> None:
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
+def held(out: Path, media: bool = True) -> Iterator[None]:
     """Hold an output, so that no second run works on it, and repair what a killed run left.
+
+    Args:
+        out: output folder.
+        media: whether to look for half-written clips and pictures, too: whoever makes such does.
 
     Raises:
         UserError: another run holds it.
@@ -97,14 +101,15 @@ def held(out: Path) -> Iterator[None]:
     with locked(out), writing(out):
         for folder in (clips_folder(out), parts_folder(out)):
             recover_swap(folder)
-        _remove_leftovers(out)
+        _remove_leftovers(out, media)
         yield
-        _remove_leftovers(out)
+        _remove_leftovers(out, media)
 
 
-def _remove_leftovers(out: Path) -> None:
+def _remove_leftovers(out: Path, media: bool) -> None:
     """Delete what killed processes left half written."""
-    for folder in (out, parts_folder(out), out / FOLDER, *(out / "previews").glob("??")):
+    of_media = [out / FOLDER, *(out / "previews").glob("??")] if media else []
+    for folder in (out, parts_folder(out), *of_media):
         if folder.is_dir():
             remove_leftovers(folder, older_than_s=0.0)
     for mark in (*out.glob(".stop-*"), *out.glob(".writable-*")):
@@ -119,14 +124,14 @@ def write_recipe(out: Path, recipe: Recipe) -> None:
     )
 
 
-def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
+def apply_rules(out: Path, recipe: Recipe) -> tuple[pa.Table, Aside]:
     """Judge the whole table by the recipe's rules, and let it hold just what a fresh run would. Decodes nothing.
 
     Scores of a later step have no place in rows that an earlier one rejects, captions and files none in
     rows that are not accepted: they are set aside, and come back when the rules let them.
 
     Returns:
-        The judged table, as it was written.
+        The judged table, as it was written, and what is set aside of it.
     """
     rules = rules_of(recipe)
     table = read_table(out, recipe.writers)
@@ -136,18 +141,20 @@ def apply_rules(out: Path, recipe: Recipe) -> pa.Table:
         table = table.set_column(place, "duplicate_of", pa.nulls(len(table), pa.string()))
     finish = [name for name in FINISH_COLUMNS if name in table.column_names]
     columns = [*(c for pool in pools for c in pool), *finish]
+    before = aside = read_aside(out, table, columns)
     for number, pool in enumerate(pools):
         if not recipe.score_rejected:
             later = {c for other in pools[number:] for c in other}
             earlier_rules = {c: r for c, r in rules.items() if c not in later}
-            table = retire(out, table, columns, pool, rejected_rows(table, earlier_rules))
+            table, aside = retire(table, aside, pool, rejected_rows(table, earlier_rules))
     if recipe.duplicates is not None:
         table = _with_copies(table, rules, recipe.duplicates)
-    table = retire(out, table, columns, finish, rejected_rows(table, rules))
-    table = judge_table(table, rules)
-    table = write_table(out, table, rules_text(rules))
+    table, aside = retire(table, aside, finish, rejected_rows(table, rules))
+    if aside is not before:
+        write_aside(out, table, aside, columns)
+    table = write_table(out, judge_table(table, rules), rules_text(rules))
     settle_files(out, table)
-    return table
+    return table, aside
 
 
 def _with_copies(table: pa.Table, rules: dict[str, Rule], settings: Duplicates) -> pa.Table:

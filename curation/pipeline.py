@@ -31,7 +31,7 @@ from curation.outside_text import printable, without_secrets
 from curation.progress import Display, Tally
 from curation.recipe import Recipe, recipe_values
 from curation.report.write import is_stale, write_report
-from curation.retire import settle_files
+from curation.retire import restored, settle_files
 from curation.runners import Runner
 from curation.steps import Step, source_row, steps_of, unfinished_row
 from curation.stop import stoppable
@@ -175,13 +175,13 @@ def select(out: Path, recipe: Recipe) -> Summary:
         UserError: the output is in use or cannot be written.
     """
     prepare_folder(out)
-    with held(out):
+    with held(out, media=False):
         fold(out, recipe.writers)
         write_recipe(out, recipe)
-        table = apply_rules(out, recipe)
+        table, aside = apply_rules(out, recipe)
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False, table=table)
-        write_report(out, recipe, table=table)
+        write_report(out, recipe, table=restored(table, aside))
     return summarise_table(table)
 
 

@@ -5,7 +5,7 @@ OUT/_retired/<clip_id>.mp4    their files
 """
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,53 +20,74 @@ CLIP_NAME_LETTERS = 40
 """of a UUID and a suffix"""
 
 
+Aside = dict[str, pa.ChunkedArray]
+"""What is set aside of a table's rows, in their order, by column; columns of which nothing is are left out."""
+
+
+def read_aside(out: Path, table: pa.Table, columns: Iterable[str]) -> Aside:
+    """Give what an output has set aside of its table's rows."""
+    file = out / "_retired" / "rows.parquet"
+    if not file.exists():
+        return {}
+    wanted = pa.schema([table.schema.field(name) for name in ("clip_id", *columns)])
+    store = pq.read_table(file).select(wanted.names).cast(wanted).combine_chunks()
+    held = [name for name in wanted.names[1:] if store[name].null_count < len(store)]
+    where = pc.index_in(table["clip_id"], store["clip_id"]) if held else None
+    return {name: store[name].take(where) for name in held}
+
+
 def retire(
-    out: Path, table: pa.Table, columns: Sequence[str], some: Collection[str], without_place: np.ndarray
-) -> pa.Table:
+    table: pa.Table, aside: Aside, columns: Collection[str], without_place: np.ndarray
+) -> tuple[pa.Table, Aside]:
     """Take values off rows in which they have no place any more, and give them back where they have again.
 
     Args:
-        out: output folder.
-        table: its table.
-        columns: all columns that are ever set aside.
-        some: those of them to look at now.
+        table: an output's table.
+        aside: what is set aside of its rows.
+        columns: those to look at now.
         without_place: bool (N,), the rows in which their values have no place.
 
     Returns:
-        The table so changed; `settle_files` then moves the files.
+        The table so changed, and what is set aside from now on.
     """
-    store = _read(out, table.schema, columns)
-    aside = _aside(table, store)
     gone = pa.array(without_place, pa.bool_())
-    kept: dict[str, pa.Array] = {}
-    rows = np.zeros(len(table), bool)
-    is_news = False
     for name in columns:
-        now = table[name].combine_chunks()
-        taken = pc.and_(gone, pc.is_valid(now)) if name in some else None
-        if taken is not None and pc.any(taken).as_py():
-            kept[name] = pc.if_else(taken, now, aside[name]) if name in aside else pc.if_else(taken, now, _null(now))
-            is_news = True
-        elif name in aside:
-            kept[name] = aside[name]
-        else:
-            continue
-        rows |= pc.is_valid(kept[name]).to_numpy(zero_copy_only=False)
-        if taken is not None:
-            back = pc.coalesce(now, aside[name]) if name in aside else now
-            values = pc.if_else(gone, _null(now), back)
-            table = table.set_column(table.schema.get_field_index(name), name, values)
-    if is_news or rows.sum() < len(store):
-        _write(out, store.schema, table["clip_id"], kept, rows)
+        was = now = table[name]
+        taken = pc.and_(pc.is_valid(now), gone)
+        if pc.any(taken).as_py():
+            aside = aside | {name: pc.if_else(taken, now, aside.get(name, pa.scalar(None, now.type)))}
+            now = pc.if_else(gone, pa.scalar(None, now.type), now)
+        if name in aside:
+            back = pc.and_(pc.and_(pc.is_null(now), pc.is_valid(aside[name])), pc.invert(gone))
+            now = pc.if_else(back, aside[name], now) if pc.any(back).as_py() else now
+        if now is not was:
+            table = table.set_column(table.schema.get_field_index(name), name, now)
+    return table, aside
+
+
+def restored(table: pa.Table, aside: Aside) -> pa.Table:
+    """Give the table with every value that was ever set aside back in its place, to look at."""
+    for name, values in aside.items():
+        if name in table.column_names and pc.any(pc.and_(pc.is_null(table[name]), pc.is_valid(values))).as_py():
+            whole = pc.coalesce(table[name], values)
+            table = table.set_column(table.schema.get_field_index(name), name, whole)
     return table
 
 
-def restored(out: Path, table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Give the table with every value that was ever set aside back in its place, to look at; writes nothing."""
-    for name, values in _aside(table, _read(out, table.schema, columns)).items():
-        whole = pc.coalesce(table[name].combine_chunks(), values)
-        table = table.set_column(table.schema.get_field_index(name), name, whole)
-    return table
+def write_aside(out: Path, table: pa.Table, aside: Aside, columns: Iterable[str]) -> None:
+    """Keep what is set aside of the table's rows, of columns that are ever set aside."""
+    rows = np.zeros(len(table), bool)
+    for values in aside.values():
+        rows |= pc.is_valid(values).to_numpy()
+    some = pa.array(np.flatnonzero(rows))
+    schema = pa.schema([table.schema.field(name) for name in ("clip_id", *columns)])
+    held = {"clip_id": table["clip_id"], **aside}
+    values = [held[f.name].take(some) if f.name in held else pa.nulls(len(some), f.type) for f in schema]
+    file = out / "_retired" / "rows.parquet"
+    if len(some) or file.exists():
+        file.parent.mkdir(exist_ok=True)
+        with atomic_path(file) as temporary:
+            pq.write_table(pa.table(values, schema=schema), temporary, compression="zstd")
 
 
 def settle_files(out: Path, table: pa.Table) -> None:
@@ -97,35 +118,3 @@ def _move(names: pa.Array, source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for name in names.to_pylist():
         os.replace(os.fsencode(source) + b"/" + name, os.fsencode(target) + b"/" + name)
-
-
-def _aside(table: pa.Table, store: pa.Table) -> dict[str, pa.Array]:
-    """Give what the store holds of the table's rows, in their order; columns of which it holds nothing are left out."""
-    if not len(store):
-        return {}
-    where = pc.index_in(table["clip_id"], store["clip_id"].combine_chunks()).combine_chunks()
-    held = [name for name in store.column_names if name != "clip_id" and store[name].null_count < len(store)]
-    return {name: store[name].combine_chunks().take(where) for name in held}
-
-
-def _null(values: pa.Array) -> pa.Scalar:
-    return pa.scalar(None, values.type)
-
-
-def _read(out: Path, schema: pa.Schema, columns: Iterable[str]) -> pa.Table:
-    file = out / "_retired" / "rows.parquet"
-    wanted = pa.schema([schema.field(name) for name in ("clip_id", *columns)])
-    return pq.read_table(file).select(wanted.names).cast(wanted) if file.exists() else wanted.empty_table()
-
-
-def _write(
-    out: Path, schema: pa.Schema, clip_ids: pa.ChunkedArray, kept: dict[str, pa.Array], rows: np.ndarray
-) -> None:
-    """Write the store: of some of the table's rows what is set aside."""
-    some = pa.array(np.flatnonzero(rows))
-    kept = {"clip_id": clip_ids.combine_chunks(), **kept}
-    columns = [kept[f.name].take(some) if f.name in kept else pa.nulls(len(some), f.type) for f in schema]
-    file = out / "_retired" / "rows.parquet"
-    file.parent.mkdir(exist_ok=True)
-    with atomic_path(file) as temporary:
-        pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curation.judge import rules_of
 from curation.recipe import Recipe, Rule
-from curation.retire import restored
+from curation.retire import read_aside, restored
 from curation.schema import BY_NAME, FINISH_COLUMNS, STEP_WRITERS, Column
 from curation.table import read_table
 
@@ -43,14 +43,22 @@ class Gathered:
 
 
 def gather(out: Path, recipe: Recipe, table: pa.Table | None = None) -> Gathered:
-    """Read what the report shows of an output; no media is opened. A table that was read already is not read again."""
+    """Read what the report shows of an output; no media is opened.
+
+    Args:
+        out: the output.
+        recipe: what it follows.
+        table: its table with everything that was set aside in its place, where known already; null: it is read.
+    """
     rules = rules_of(recipe)
     stages = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
     numbers = _numbers(recipe, rules)
     names = list(dict.fromkeys([*(c.name for c in numbers), *TEXTS, "reasons"]))
-    table = read_table(out, recipe.writers, names) if table is None else table.select(names)
-    aside = [*(c for stage in stages for c in stage if c in names), *(c for c in FINISH_COLUMNS if c in names)]
-    return Gathered(out, recipe, rules, stages, restored(out, table, aside), numbers)
+    if table is None:
+        table = read_table(out, recipe.writers, names)
+        aside = [*(c for stage in stages for c in stage if c in names), *(c for c in FINISH_COLUMNS if c in names)]
+        table = restored(table, read_aside(out, table, aside))
+    return Gathered(out, recipe, rules, stages, table.select(names), numbers)
 
 
 def _numbers(recipe: Recipe, rules: Iterable[str]) -> list[Column]:

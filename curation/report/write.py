@@ -64,7 +64,7 @@ def write_report(
         recipe: its recipe.
         budget: for pictures and texts.
         path: the page; null: `report.html` in the output. Elsewhere it has no folder of pictures beside it.
-        table: the output's table, where it was read already; null: it is read.
+        table: the output's table with what was set aside, where it was read already; null: it is read.
 
     Returns:
         The page's path.
