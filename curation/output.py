@@ -17,11 +17,12 @@ from curation.files import atomic_write, recover_swap, remove_leftovers, writing
 from curation.judge import judge_table, rejected_rows, rules_of, standing_rows
 from curation.lock import locked
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
-from curation.retire import Aside, read_aside, retire, settle_files, write_aside
+from curation.retire import Aside, aside_columns, read_aside, retire, settle_files, write_aside
 from curation.schema import FINISH_COLUMNS
 from curation.table import (
     Unfinished,
     clips_folder,
+    in_order,
     parts_folder,
     read_table,
     rules_text,
@@ -124,14 +125,28 @@ def write_recipe(out: Path, recipe: Recipe) -> None:
     )
 
 
-def apply_rules(out: Path, recipe: Recipe) -> tuple[pa.Table, Aside]:
-    """Judge the whole table by the recipe's rules, and let it hold just what a fresh run would. Decodes nothing.
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """An output's table as its rules have it.
+
+    Attributes:
+        table: every row, in order.
+        aside: what is set aside of them.
+        is_news: whether more is set aside than was before.
+        rules: text of the rules that the verdicts follow.
+    """
+
+    table: pa.Table
+    aside: Aside
+    is_news: bool
+    rules: str
+
+
+def judged(out: Path, recipe: Recipe) -> Judged:
+    """Judge the whole table by the recipe's rules, and let it hold just what a fresh run would. Writes nothing.
 
     Scores of a later step have no place in rows that an earlier one rejects, captions and files none in
     rows that are not accepted: they are set aside, and come back when the rules let them.
-
-    Returns:
-        The judged table, as it was written, and what is set aside of it.
     """
     rules = rules_of(recipe)
     table = read_table(out, recipe.writers)
@@ -139,9 +154,7 @@ def apply_rules(out: Path, recipe: Recipe) -> tuple[pa.Table, Aside]:
     if recipe.duplicates is not None:
         place = table.schema.get_field_index("duplicate_of")
         table = table.set_column(place, "duplicate_of", pa.nulls(len(table), pa.string()))
-    finish = [name for name in FINISH_COLUMNS if name in table.column_names]
-    columns = [*(c for pool in pools for c in pool), *finish]
-    before = aside = read_aside(out, table, columns)
+    before = aside = read_aside(out, table, aside_columns(recipe))
     for number, pool in enumerate(pools):
         if not recipe.score_rejected:
             later = {c for other in pools[number:] for c in other}
@@ -149,12 +162,22 @@ def apply_rules(out: Path, recipe: Recipe) -> tuple[pa.Table, Aside]:
             table, aside = retire(table, aside, pool, rejected_rows(table, earlier_rules))
     if recipe.duplicates is not None:
         table = _with_copies(table, rules, recipe.duplicates)
+    finish = [name for name in FINISH_COLUMNS if name in table.column_names]
     table, aside = retire(table, aside, finish, rejected_rows(table, rules))
-    if aside is not before:
-        write_aside(out, table, aside, columns)
-    table = write_table(out, judge_table(table, rules), rules_text(rules))
-    settle_files(out, table)
-    return table, aside
+    return Judged(in_order(judge_table(table, rules)), aside, aside is not before, rules_text(rules))
+
+
+def keep(out: Path, recipe: Recipe, found: Judged) -> None:
+    """Write a judged table, with what is set aside of it, and move the clips' files accordingly."""
+    if found.is_news:
+        write_aside(out, found.table, found.aside, aside_columns(recipe))
+    write_table(out, found.table, found.rules)
+    settle_files(out, found.table)
+
+
+def apply_rules(out: Path, recipe: Recipe) -> None:
+    """Judge the whole table by the recipe's rules, and write what they make of it. Decodes nothing."""
+    keep(out, recipe, judged(out, recipe))
 
 
 def _with_copies(table: pa.Table, rules: dict[str, Rule], settings: Duplicates) -> pa.Table:

@@ -5,6 +5,7 @@ import platform
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,8 @@ from curation.output import (
     follow_rules,
     forget_opened_folders,
     held,
+    judged,
+    keep,
     plan_work,
     prepare_folder,
     write_recipe,
@@ -30,13 +33,14 @@ from curation.output import (
 from curation.outside_text import printable, without_secrets
 from curation.progress import Display, Tally
 from curation.recipe import Recipe, recipe_values
-from curation.report.write import is_stale, write_report
+from curation.report.gather import gather
+from curation.report.write import is_stale, pack_output, write_packed, write_report
 from curation.retire import restored, settle_files
 from curation.runners import Runner
 from curation.steps import Step, source_row, steps_of, unfinished_row
 from curation.stop import stoppable
 from curation.summary import Summary, summarise, summarise_table
-from curation.table import Unfinished, drop_parts, fold, read_table
+from curation.table import Unfinished, drop_parts, fold, read_table, reusing_memory
 from curation.types import Captioner, Row, Source
 from curation.work import Plan
 
@@ -175,14 +179,17 @@ def select(out: Path, recipe: Recipe) -> Summary:
         UserError: the output is in use or cannot be written.
     """
     prepare_folder(out)
-    with held(out, media=False):
+    with held(out, media=False), reusing_memory(), ThreadPoolExecutor(1) as meanwhile:
         fold(out, recipe.writers)
         write_recipe(out, recipe)
-        table, aside = apply_rules(out, recipe)
+        found = judged(out, recipe)
+        packed = meanwhile.submit(lambda: pack_output(gather(out, recipe, restored(found.table, found.aside))))
+        keep(out, recipe, found)
         if recipe.cut.mode != "none":
-            export(out, "internal", refuse_without_files=False, table=table)
-        write_report(out, recipe, table=restored(table, aside))
-    return summarise_table(table)
+            export(out, "internal", refuse_without_files=False, table=found.table)
+        summary = summarise_table(found.table)
+        write_packed(out, packed.result())
+    return summary
 
 
 def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from curation.cut import FOLDER
 from curation.files import atomic_path
+from curation.recipe import Recipe
+from curation.schema import FINISH_COLUMNS, table_schema
 
 CLIP_NAME_LETTERS = 40
 """of a UUID and a suffix"""
@@ -22,6 +24,13 @@ CLIP_NAME_LETTERS = 40
 
 Aside = dict[str, pa.ChunkedArray]
 """What is set aside of a table's rows, in their order, by column; columns of which nothing is are left out."""
+
+
+def aside_columns(recipe: Recipe) -> list[str]:
+    """Give the columns that are ever set aside: those of pools of operators, and what is known of finished clips."""
+    columns = table_schema(recipe.writers).names
+    pooled = [c for pool in recipe.pools.values() for op in pool.values() for c in op.writes]
+    return [*pooled, *(name for name in FINISH_COLUMNS if name in columns)]
 
 
 def read_aside(out: Path, table: pa.Table, columns: Iterable[str]) -> Aside:
@@ -98,11 +107,13 @@ def settle_files(out: Path, table: pa.Table) -> None:
     names = pa.chunked_array([chunk for paths in named for chunk in paths.chunks], pa.string()).cast(pa.binary())
     train, aside = out / FOLDER, out / "_retired"
     kept, retired = _clips_in(train), _clips_in(aside)
-    kept_is_named, retired_is_named = (
-        pc.is_in(pc.binary_join_element_wise(f"{FOLDER}/".encode(), some, b""), names) for some in (kept, retired)
-    )
-    _move(kept.filter(pc.invert(kept_is_named)), train, aside)
-    _move(retired.filter(pc.and_(retired_is_named, pc.invert(pc.is_in(retired, kept)))), aside, train)
+    paths = pc.binary_join_element_wise(f"{FOLDER}/".encode(), pa.concat_arrays([kept, retired]), b"")
+    is_named = pc.is_in(paths, names)
+    missing = retired.filter(is_named.slice(len(kept)))
+    if len(missing):  # one that lies in both folders was brought back, but for a crash
+        missing = missing.filter(pc.invert(pc.is_in(missing, kept.filter(pc.is_in(kept, missing)))))
+    _move(kept.filter(pc.invert(is_named.slice(0, len(kept)))), train, aside)
+    _move(missing, aside, train)
 
 
 def _clips_in(folder: Path) -> pa.Array:

@@ -123,7 +123,7 @@ def test_thresholds_in_the_page_give_exactly_the_counts_of_the_command_it_shows(
 ):
     out = make(curated, tmp_path / "out")
     report = write_report(out, recipe_of(out), Budget())
-    monkeypatch.setattr("curation.pipeline.write_report", lambda *_: None)  # of the copies
+    monkeypatch.setattr("curation.pipeline.write_packed", lambda *_: None)  # of the copies
     seen = gather(out, recipe_of(out))
     ruled = list(seen.rules)
     free = [c.name for c in seen.numbers if is_judgeable(c) and c.name not in {*ruled, "start_s", "end_s"}]

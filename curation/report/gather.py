@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from curation.judge import rules_of
 from curation.recipe import Recipe, Rule
-from curation.retire import read_aside, restored
-from curation.schema import BY_NAME, FINISH_COLUMNS, STEP_WRITERS, Column
+from curation.retire import aside_columns, read_aside, restored
+from curation.schema import BY_NAME, STEP_WRITERS, Column
 from curation.table import read_table
 
 ALWAYS = ("start_s", "end_s", "duration_s", "width_px", "height_px", "short_side_px", "fps", "num_frames")
@@ -56,8 +56,7 @@ def gather(out: Path, recipe: Recipe, table: pa.Table | None = None) -> Gathered
     names = list(dict.fromkeys([*(c.name for c in numbers), *TEXTS, "reasons"]))
     if table is None:
         table = read_table(out, recipe.writers, names)
-        aside = [*(c for stage in stages for c in stage if c in names), *(c for c in FINISH_COLUMNS if c in names)]
-        table = restored(table, read_aside(out, table, aside))
+        table = restored(table, read_aside(out, table, [c for c in aside_columns(recipe) if c in names]))
     return Gathered(out, recipe, rules, stages, table.select(names), numbers)
 
 

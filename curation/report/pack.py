@@ -59,11 +59,11 @@ def pack_text_column(values: pa.ChunkedArray) -> str:
     return _base64(gzipped([b"".join([*parts, b"]"])]))
 
 
-def gzipped(runs: Iterable[bytes | np.ndarray]) -> bytes:
+def gzipped(runs: Iterable[bytes]) -> bytes:
     """Give runs of bytes, one after another, as one gzip file; runs that hardly compress are stored as they are."""
     checksum, size, found = 0, 0, [GZIP_HEAD]
     for run in runs:
-        data = memoryview(run).cast("B")
+        data = memoryview(run)
         packer = zlib.compressobj(LEVEL if _compresses(data) else 0, zlib.DEFLATED, -zlib.MAX_WBITS)
         found += [packer.compress(data), packer.flush(zlib.Z_FULL_FLUSH)]
         checksum, size = zlib.crc32(data, checksum), size + len(data)
@@ -79,8 +79,8 @@ def _compresses(data: memoryview) -> bool:
 
 
 def _packed(array: np.ndarray) -> str:
-    by_significance = np.ascontiguousarray(array.view(np.uint8).reshape(len(array), array.itemsize).T)
-    return _base64(gzipped(by_significance))
+    digits = array.view(np.uint8).reshape(len(array), array.itemsize)
+    return _base64(gzipped(digits[:, place].tobytes() for place in range(array.itemsize)))
 
 
 def _base64(data: bytes) -> str:

@@ -50,13 +50,7 @@ class Packed:
     blobs: dict[str, str]
 
 
-def write_report(
-    out: Path,
-    recipe: Recipe,
-    budget: Budget = Budget(),  # noqa: B008 - frozen
-    path: Path | None = None,
-    table: pa.Table | None = None,
-) -> Path:
+def write_report(out: Path, recipe: Recipe, budget: Budget = Budget(), path: Path | None = None) -> Path:  # noqa: B008 - frozen
     """Write `report.html` of an output; its table must be folded. No media is opened.
 
     Args:
@@ -64,12 +58,15 @@ def write_report(
         recipe: its recipe.
         budget: for pictures and texts.
         path: the page; null: `report.html` in the output. Elsewhere it has no folder of pictures beside it.
-        table: the output's table with what was set aside, where it was read already; null: it is read.
 
     Returns:
         The page's path.
     """
-    packed = pack_output(gather(out, recipe, table), budget)
+    return write_packed(out, pack_output(gather(out, recipe), budget), path)
+
+
+def write_packed(out: Path, packed: Packed, path: Path | None = None) -> Path:
+    """Write `report.html` of an output that is packed already; see `write_report`."""
     path = path or out / PAGE_NAME
     write_page(path, "report.html.j2", SCRIPTS, {"output": packed}, title=out.resolve().name, facts=packed.facts)
     return path
@@ -83,7 +80,7 @@ def is_stale(out: Path) -> bool:
         return clips_folder(out).exists()
 
 
-def pack_output(output: Gathered, budget: Budget, first: Sequence[int] = ()) -> Packed:
+def pack_output(output: Gathered, budget: Budget = Budget(), first: Sequence[int] = ()) -> Packed:  # noqa: B008 - frozen
     """Turn an output into what its page reads; the pictures of the rows in `first` come before others."""
     table, run = output.table, read_run(output.out)
     counts = counts_of(output)
