@@ -145,7 +145,7 @@ def _is_in_order(rows: Sequence[pa.ChunkedArray], following: Sequence[pa.Chunked
     together = pc.or_kleene(pc.equal(start_s, next_start_s), pc.and_(pc.is_null(start_s), pc.is_null(next_start_s)))
     within = pc.or_kleene(earlier, pc.and_kleene(together, pc.less(clip, next_clip)))
     marks = pc.or_kleene(pc.less(path, next_path), pc.and_kleene(pc.equal(path, next_path), within))
-    return bool(pc.all(pc.fill_null(marks, False)).as_py())
+    return bool(pc.all(pc.fill_null(marks, False), min_count=0).as_py())
 
 
 def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:

@@ -87,6 +87,17 @@ def test_internal_holds_the_complete_rows_in_table_order(tmp_path):
     assert len(text.splitlines()) == 3 + 2
 
 
+@pytest.mark.parametrize("format", ["internal", "webvid", "diffusers"])
+def test_a_table_that_was_read_already_gives_the_same_bytes(tmp_path, format):
+    rows = [row(0), row(1, status="rejected"), row(2, caption=None), row(3, clip_path=None), row(4, caption="<b>")]
+    write_table(tmp_path, rows * 5000, parts=2)
+    first = export(tmp_path, format)
+    written = first.paths[0].read_bytes()
+    table = pq.read_table(tmp_path / "clips")
+    assert export(tmp_path, format, table=table) == first
+    assert first.paths[0].read_bytes() == written and first.rows == 10_000
+
+
 def test_absolute_paths(tmp_path):
     write_table(tmp_path, MIXED)
     records = json.loads(export(tmp_path, "internal", absolute=True).paths[0].read_text())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.judge import judge, judge_table, rules_of, standing_rows, still_standing, verdict
+from curation.judge import judge, judge_table, rejected_rows, rules_of, standing_rows, still_standing, verdict
 from curation.recipe import Recipe, Rule, ShotSettings
 from curation.schema import BY_NAME, blank_row, table_schema
 
@@ -151,6 +151,14 @@ def test_the_table_is_judged_as_its_rows_are(rows, rules):
 def test_the_tables_rows_stand_as_each_row_does(rows, rules, pending):
     table = pa.Table.from_pylist(rows, schema=table_schema(WRITERS))
     assert standing_rows(table, rules, pending).tolist() == [still_standing(row, rules, pending) for row in rows]
+
+
+@settings(deadline=None)
+@given(tables(), rule_sets())
+def test_what_rules_reject_is_told_without_regard_to_captions(rows, rules):
+    table = pa.Table.from_pylist(rows, schema=table_schema(WRITERS))
+    bare = [judge(row | {"caption_status": None}, rules)["status"] == "rejected" for row in rows]
+    assert rejected_rows(table, rules).tolist() == bare
 
 
 @settings(deadline=None)

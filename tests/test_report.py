@@ -12,6 +12,7 @@ import shutil
 import struct
 import time
 import uuid
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,11 +28,11 @@ from runs import rows_of
 import run_pipeline
 from curation.recipe import load_recipe
 from curation.report.gather import gather
-from curation.report.pack import pack_codes, pack_ids, pack_numbers, pack_texts
+from curation.report.pack import gzipped, pack_codes, pack_ids, pack_numbers, pack_text_column, pack_texts
 from curation.report.phrases import frequent_phrases
 from curation.report.pictures import counts_of, embedded, in_order_of_interest
 from curation.report.run_facts import RunFacts, StepCost, in_words, read_run
-from curation.report.write import Budget, in_script, write_report
+from curation.report.write import Budget, _caption_rows, in_script, write_report
 from curation.table import read_table
 
 ANY_TEXT = st.text(st.characters(), max_size=40)  # halves of characters, too
@@ -105,6 +106,42 @@ def test_texts_come_back_but_for_halves_of_characters(texts):
     assert unpacked_texts(pack_texts(texts)) == [
         None if text is None else text.encode("utf-8", "replace").decode() for text in texts
     ]
+
+
+@given(st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=20)), max_size=20))
+def test_a_column_of_texts_comes_back(texts):
+    column = pa.chunked_array([pa.array(texts[:7], pa.string()), pa.array(texts[7:], pa.string())])
+    assert unpacked_texts(pack_text_column(column)) == texts
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 100, 40_000, 70_000]), st.booleans()), max_size=4), st.integers(0, 99))
+def test_runs_of_bytes_are_one_gzip_file_whether_they_compress_or_not(runs, seed):
+    """A browser takes a single member, and nothing behind it."""
+    rng = np.random.default_rng(seed)
+    given_runs = [rng.bytes(size) if is_noise else bytes(size) for size, is_noise in runs]
+    packed = gzipped(given_runs)
+    reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    assert reader.decompress(packed) == b"".join(given_runs)
+    assert reader.eof and not reader.unused_data
+    noise = sum(len(run) for run, (_, is_noise) in zip(given_runs, runs, strict=True) if is_noise)
+    assert noise <= len(packed) <= noise * 1.001 + 1000
+
+
+@given(st.lists(st.none() | st.text("aé", max_size=9), max_size=20), st.integers(0, 60), st.data())
+def test_captions_are_chosen_as_long_as_they_fit(captions, budget_bytes, data):
+    first = data.draw(st.lists(st.integers(0, len(captions) - 1), unique=True)) if captions else []
+    sizes = [len((caption or "").encode()) for caption in captions]
+    chosen = _caption_rows(pa.chunked_array([pa.array(captions, pa.string())]), first, budget_bytes)
+    if sum(sizes) <= budget_bytes:
+        assert chosen is None
+        return
+    rest = range(0, len(sizes), max(1, round(sum(sizes) / max(1, budget_bytes))))
+    wanted: list[int] = []
+    for row in dict.fromkeys([*first, *rest]):
+        if sum(sizes[i] for i in wanted) + sizes[row] > budget_bytes:
+            break
+        wanted.append(row)
+    assert chosen is not None and chosen.tolist() == sorted(wanted)
 
 
 def test_columns_pack_to_the_same_bytes_every_time():

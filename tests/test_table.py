@@ -2,11 +2,16 @@
 
 import contextlib
 import itertools
+import math
 import os
 import random
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation import files
 from curation.judge import TRANSITION
@@ -18,6 +23,7 @@ from curation.table import (
     clips_folder,
     drop_parts,
     fold,
+    in_order,
     parts_folder,
     read_table,
     rules_text,
@@ -366,6 +372,25 @@ def test_many_rows_take_several_files(tmp_path, monkeypatch):
 
 
 # -- parts that nobody wants
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.none() | st.sampled_from([0.0, 1.0, math.inf]), st.integers(0, 9))),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_rows_are_put_in_order_by_source_time_and_clip(rows, chunks, is_sorted):
+    """Whether they are in order already is seen without sorting; either way the result is that of sorting."""
+    in_time = sorted(set(rows), key=lambda r: (r[0], r[1] is None, r[1] or 0.0, r[2]))
+    rows = in_time if is_sorted else sorted(set(rows), key=hash)
+    schema = pa.schema([("source_path", pa.string()), ("start_s", pa.float64()), ("clip_id", pa.string())])
+    made = [dict(zip(schema.names, (path, start_s, str(clip)), strict=True)) for path, start_s, clip in rows]
+    parts = np.array_split(np.arange(len(made)), chunks)
+    before = pa.concat_tables([pa.Table.from_pylist([made[i] for i in part], schema=schema) for part in parts])
+    after = in_order(before)
+    assert [(r["source_path"], r["start_s"], int(r["clip_id"])) for r in after.to_pylist()] == in_time
+    assert (after is before) == (rows == in_time)
 
 
 def test_parts_of_sources_that_are_gone_or_changed_are_dropped(tmp_path):

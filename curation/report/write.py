@@ -203,7 +203,7 @@ def _caption_rows(captions: pa.ChunkedArray, first: list[int], budget_bytes: int
     bytes_each = pc.fill_null(pc.binary_length(captions), 0).to_numpy().astype(np.int64)
     if bytes_each.sum() <= budget_bytes:
         return None
-    rest = np.arange(0, len(bytes_each), max(1, round(bytes_each.sum() / budget_bytes)))
+    rest = np.arange(0, len(bytes_each), max(1, round(bytes_each.sum() / max(1, budget_bytes))))
     order = np.concatenate([np.array(first, np.int64), rest[~np.isin(rest, first)]])
     fit = np.searchsorted(np.cumsum(bytes_each[order]), budget_bytes, side="right")
     return np.sort(order[:fit])
