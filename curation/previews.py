@@ -21,4 +21,4 @@ def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
 
 def preview_path(out: Path, clip_id: str, number: int) -> Path:
     """Give where a clip's preview lies."""
-    return out / "previews" / clip_id[:2] / f"{clip_id}-{number}.jpg"
+    return out / f"previews/{clip_id[:2]}/{clip_id}-{number}.jpg"

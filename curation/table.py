@@ -4,6 +4,7 @@ OUT/_parts/<time>-<random>.parquet    finished rows, immutable, of sources that 
 OUT/clips/part-<n>.parquet            the table: finished sources only, replaced as a whole
 """
 
+import itertools
 import json
 import time
 import uuid
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,6 +28,15 @@ from curation.settings import plain
 from curation.types import Row
 
 ROWS_PER_FILE = 100_000
+ROWS_AT_ONCE = 10_000
+"""about so many rows are objects of Python at a time while parts are folded"""
+SOURCE_KEY = ("source_path", "source_size_bytes", "source_mtime_ns")
+FINISHED = (
+    *("start_frame", "shot_index", "shot_start_s", "shot_end_s"),
+    *("source_clips", "source_num_frames", "source_duration_s"),
+)
+"""columns that are known only once a source is whole"""
+LOOKED_AT = (*SOURCE_KEY, *FINISHED[:4], "type", "kind", "status", "start_s", "end_s", "num_frames", *PART_COLUMNS)
 RULES_KEY = b"selects.rules"
 """Parquet metadata: the rules that the verdicts of this table follow."""
 
@@ -150,14 +161,14 @@ def _is_in_order(rows: Sequence[pa.ChunkedArray], following: Sequence[pa.Chunked
 
 def write_part(out: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:
     """Write finished rows as a new part; it appears whole or not at all."""
-    folder = parts_folder(out)
+    folder, schema = parts_folder(out), part_schema(writers)
     make_folder(folder)
-    _write_part(folder, writers, rows, rules)
+    named = [{name: row[name] for name in schema.names} for row in rows]
+    _write_part(folder, pa.Table.from_pylist(named, schema=schema), rules)
 
 
-def _write_part(folder: Path, writers: Iterable[str], rows: Sequence[Row], rules: str) -> None:
-    schema = part_schema(writers).with_metadata({RULES_KEY: rules.encode()})
-    table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+def _write_part(folder: Path, table: pa.Table, rules: str) -> None:
+    table = table.replace_schema_metadata({RULES_KEY: rules.encode()})
     with atomic_path(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -172,75 +183,115 @@ def fold(out: Path, writers: Iterable[str]) -> Unfinished:
         What is left in the parts.
     """
     writers = tuple(writers)
-    schema = part_schema(writers)
     files = _parts(out)
     if not files:
         return Unfinished({})
-    newest: dict[str, Row] = {}
-    for file in files:
-        newest.update((row["clip_id"], row) for row in pq.read_table(file).cast(schema).to_pylist())
-    updates: list[Row] = []
-    sources: dict[tuple[str, int, int], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in newest.values():
-        if row["_segments"] is None:
-            updates.append(row)
-        else:
-            segments = sources[_source_key(row)]
-            if segments and next(iter(segments.values()))[0]["_segments"] != row["_segments"]:
-                segments.clear()  # it could not be read any more: that is the last word on all of it
-            segments[row["_segment"]].append(row)
-    finished: list[list[Row]] = []
-    kept: list[Row] = []
+    rows = _newest(_read_parts(files, writers))
+    updates = rows.filter(pc.is_null(rows["_segments"]))
+    finished: list[pa.Table] = [rows.schema.empty_table()]
+    kept: list[pa.Table] = [rows.schema.empty_table()]
     unfinished: dict[tuple[str, int, int], list[int]] = {}
-    for source, segments in sources.items():
-        whole = {i: rows for i, rows in segments.items() if _is_whole(rows)}
-        count = next(iter(segments.values()))[0]["_segments"]
-        if len(whole) == count:
-            finished.append(_finish_source([sorted(whole[i], key=_place) for i in range(count)]))
-        elif whole:
-            unfinished[source] = sorted(whole)
-            kept += [row for rows in whole.values() for row in rows]
+    for some in _by_source(rows.filter(pc.is_valid(rows["_segments"]))):
+        done: list[Row] = []
+        left: list[int] = []
+        for source, segments in _segments_of(some).items():
+            whole = {i: rows for i, rows in segments.items() if _is_whole(rows)}
+            count = next(iter(segments.values()))[0]["_segments"]
+            if len(whole) == count:
+                done += _finish_source([sorted(whole[i], key=_place) for i in range(count)])
+            elif whole:
+                unfinished[source] = sorted(whole)
+                left += [row["_row"] for rows in whole.values() for row in rows]
+        finished.append(_with_finish(some, done))
+        kept.append(some.take(pa.array(left, pa.int64())))
     stamps = {_stamp(file) for file in files}
-    if finished or updates:
+    new, remaining = pa.concat_tables(finished), pa.concat_tables(kept)
+    if len(new) or len(updates):
         old_rules = written_rules(out)
         both = stamps if old_rules is None else stamps | {old_rules}
-        new = [row for rows in finished for row in rows]
         # Verdicts by several rules have no stamp: whoever opens the output judges them again.
         _merge(out, writers, both.pop() if len(both) == 1 else "", new, updates)
     with atomic_folder(parts_folder(out)) as folder:
-        if kept:
-            _write_part(folder, writers, kept, stamps.pop() if len(stamps) == 1 else "")
+        if len(remaining):
+            _write_part(folder, remaining, stamps.pop() if len(stamps) == 1 else "")
     return Unfinished(unfinished)
 
 
 def drop_parts(out: Path, writers: Iterable[str], wanted: Container[tuple[str, int, int]]) -> None:
     """Forget finished segments of sources that are gone, or are not as they were."""
     files = _parts(out)
-    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
-    kept = [row for row in rows if _source_key(row) in wanted]
-    if len(kept) == len(rows):
+    if not files:
+        return
+    rows = _read_parts(files, writers)
+    keys = zip(*(rows[name].to_pylist() for name in SOURCE_KEY), strict=True)
+    is_wanted = pa.array([key in wanted for key in keys], pa.bool_())
+    if pc.all(is_wanted, min_count=0).as_py():
         return
     stamps = {_stamp(file) for file in files}
     with atomic_folder(parts_folder(out)) as folder:
-        if kept:
-            _write_part(folder, writers, kept, stamps.pop() if len(stamps) == 1 else "")
+        if pc.any(is_wanted).as_py():
+            _write_part(folder, rows.filter(is_wanted), stamps.pop() if len(stamps) == 1 else "")
 
 
-def _merge(out: Path, writers: tuple[str, ...], rules: str, new: list[Row], updates: list[Row]) -> None:
+def _read_parts(files: Iterable[Path], writers: Iterable[str]) -> pa.Table:
+    schema = part_schema(writers)
+    return pa.concat_tables([pq.read_table(file).cast(schema) for file in files])
+
+
+def _newest(rows: pa.Table) -> pa.Table:
+    """Give the last row of every clip, in the order in which the clips come first."""
+    clips = rows["clip_id"].combine_chunks().dictionary_encode()
+    last = np.zeros(len(clips.dictionary), np.int64)
+    last[clips.indices.to_numpy()] = np.arange(len(rows))
+    return rows if len(last) == len(rows) else rows.take(pa.array(last))
+
+
+def _by_source(rows: pa.Table) -> Iterator[pa.Table]:
+    """Give rows some sources at a time, whole ones, so that few are looked at as objects at once."""
+    order = pc.sort_indices(rows, sort_keys=[("source_path", "ascending")]).to_numpy()
+    paths = rows["source_path"].combine_chunks().dictionary_encode().indices.to_numpy()[order]
+    starts = np.flatnonzero(np.diff(paths, prepend=-1))
+    wanted = np.arange(0, len(order), ROWS_AT_ONCE)
+    begins = np.unique(starts[np.searchsorted(starts, wanted, side="right") - 1]) if len(order) else wanted
+    for begin, end in itertools.pairwise([*begins.tolist(), len(order)]):
+        yield rows.take(pa.array(np.sort(order[begin:end])))
+
+
+def _segments_of(rows: pa.Table) -> dict[tuple[str, int, int], dict[int, list[Row]]]:
+    """Give what `fold` looks at of rows, by source and segment; `_row` is a row's place in the table."""
+    sources: dict[tuple[str, int, int], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for number, row in enumerate(rows.select(LOOKED_AT).to_pylist()):
+        segments = sources[tuple(row[name] for name in SOURCE_KEY)]
+        if segments and next(iter(segments.values()))[0]["_segments"] != row["_segments"]:
+            segments.clear()  # it could not be read any more: that is the last word on all of it
+        segments[row["_segment"]].append(row | {"_row": number})
+    return sources
+
+
+def _with_finish(rows: pa.Table, finished: Sequence[Row]) -> pa.Table:
+    """Give the rows that are finished, with what `_finish_source` set."""
+    table = rows.take(pa.array([row["_row"] for row in finished], pa.int64()))
+    fallen = pa.array([row.get("_is_fallen", False) for row in finished], pa.bool_())
+    columns = {name: pa.array([row[name] for row in finished], table.schema.field(name).type) for name in FINISHED}
+    if pc.any(fallen).as_py():
+        blank = {
+            name: pa.scalar(None, table.schema.field(name).type) for name in FINISH_COLUMNS if name in rows.column_names
+        }
+        set_to = {"kind": "transition", "status": "rejected", "reasons": pa.scalar([TRANSITION], pa.list_(pa.string()))}
+        columns |= {name: pc.if_else(fallen, value, table[name]) for name, value in (blank | set_to).items()}
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+    return table
+
+
+def _merge(out: Path, writers: tuple[str, ...], rules: str, new: pa.Table, updates: pa.Table) -> None:
     schema = table_schema(writers)
     old = read_table(out, writers)
-    redone = pa.array(sorted({row["source_path"] for row in new}), pa.string())
-    changed = pa.array(sorted({row["clip_id"] for row in updates}), pa.string())
+    redone, changed = new["source_path"].combine_chunks().unique(), updates["clip_id"].combine_chunks()
     stays = pc.and_(pc.invert(pc.is_in(old["source_path"], redone)), pc.invert(pc.is_in(old["clip_id"], changed)))
-    there = set(old["clip_id"].to_pylist()) if updates else set()
-    paths = set(redone.to_pylist())
-    updates = [row for row in updates if row["clip_id"] in there and row["source_path"] not in paths]
-    added = pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in [*new, *updates]], schema=schema)
-    write_table(out, pa.concat_tables([old.filter(stays), added]), rules)
-
-
-def _source_key(row: Row) -> tuple[str, int, int]:
-    return row["source_path"], row["source_size_bytes"], row["source_mtime_ns"]
+    there = pc.is_in(updates["clip_id"], old["clip_id"].combine_chunks())
+    updates = updates.filter(pc.and_(there, pc.invert(pc.is_in(updates["source_path"], redone))))
+    write_table(out, pa.concat_tables([old.filter(stays), *(t.select(schema.names) for t in (new, updates))]), rules)
 
 
 def _is_whole(rows: list[Row]) -> bool:
@@ -250,13 +301,6 @@ def _is_whole(rows: list[Row]) -> bool:
 
 def _place(row: Row) -> tuple[float, bool]:
     return (row["start_s"] or 0.0, row["status"] == "failed")
-
-
-_IN_A_TRANSITION = dict.fromkeys(FINISH_COLUMNS) | {
-    "kind": "transition",
-    "status": "rejected",
-    "reasons": [TRANSITION],
-}
 
 
 def _finish_source(segments: list[list[Row]]) -> list[Row]:
@@ -270,7 +314,7 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
         first_shot = shots - 1 if goes_on and shots and known else shots
         for row in segment:
             if overhang > (row["start_frame"] or 0) and row["kind"] == "clip" and row["status"] != "failed":
-                row = row | _IN_A_TRANSITION
+                row = row | {"kind": "transition", "status": "rejected", "_is_fallen": True}
             shot = None if row["shot_index"] is None else first_shot + row["shot_index"]
             start = None if row["start_frame"] is None else frames + row["start_frame"]
             rows.append(row | {"shot_index": shot, "start_frame": start})
@@ -295,4 +339,4 @@ def _finish_source(segments: list[list[Row]]) -> list[Row]:
         row["source_clips"] = len(rows)
         row["source_num_frames"] = frames
         row["source_duration_s"] = end_s if moving else None
-    return [{k: v for k, v in row.items() if k not in PART_COLUMNS} for row in rows]
+    return rows

@@ -5,6 +5,8 @@ import itertools
 import math
 import os
 import random
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import files
+from curation import table as table_module
 from curation.judge import TRANSITION
 from curation.recipe import Rule
 from curation.schema import FINISH_COLUMNS, GOES_ON, PART_COLUMNS, blank_row, part_schema
@@ -391,6 +394,72 @@ def test_rows_are_put_in_order_by_source_time_and_clip(rows, chunks, is_sorted):
     after = in_order(before)
     assert [(r["source_path"], r["start_s"], int(r["clip_id"])) for r in after.to_pylist()] == in_time
     assert (after is before) == (rows == in_time)
+
+
+# -- columns as rows
+
+
+@st.composite
+def part_rows(draw):
+    """Rows as workers write them: sources of several segments, some unfinished, some rows written twice or later."""
+    rows = []
+    for name in draw(st.lists(st.sampled_from("abcd"), unique=True)):
+        for size in draw(st.lists(st.sampled_from([10, 11]), min_size=1, unique=True)):
+            count = draw(st.integers(1, 3))
+            for index in draw(st.sampled_from([range(count), range(count - 1)])):
+                clips = draw(st.integers(1, 3))
+                border = draw(st.sampled_from([0, GOES_ON, 3, GOES_ON - 15]))
+                spans = [
+                    (10.0 * index + i, 10.0 * index + i + 1, i, 10 * i, 10.0 * index + i, None) for i in range(clips)
+                ]
+                made = segment(index, count, spans, name, 10 * clips, 10.0 * index + clips, border)
+                for number, one in enumerate(made):
+                    one["clip_id"] = f"{name}:{size}:{index}:{number}"
+                    one["source_size_bytes"] = size
+                    one["caption"] = draw(st.sampled_from([None, "said"]))
+                    one["status"] = draw(st.sampled_from(["accepted", "rejected", "failed"]))
+                    one["reasons"] = ["motion:low"] if one["status"] == "rejected" else []
+                    one["motion"] = draw(st.none() | st.floats(0, 9))
+                rows += made[: draw(st.sampled_from([clips, clips, clips, clips - 1]))]
+    again = [one | {"motion": 99.0} for one in rows if draw(st.integers(0, 5)) == 0]
+    late = [one | dict.fromkeys(PART_COLUMNS) for one in rows if draw(st.integers(0, 5)) == 0]
+    return [*draw(st.permutations(rows)), *again, *late]
+
+
+def folded_by_row(rows):
+    """What `fold` does, one row after another: rows of the table, and clips that stay in the parts."""
+    newest = {one["clip_id"]: one for one in rows}
+    sources: dict = {}
+    for one in newest.values():
+        if one["_segments"] is not None:
+            segments = sources.setdefault((one["source_path"], one["source_size_bytes"]), {})
+            segments.setdefault(one["_segment"], []).append(one)
+    entered, stay = [], set()
+    for segments in sources.values():
+        whole = {index: some for index, some in segments.items() if table_module._is_whole(some)}
+        if len(whole) == next(iter(segments.values()))[0]["_segments"]:
+            in_time = [sorted(whole[index], key=table_module._place) for index in sorted(whole)]
+            entered += table_module._finish_source(in_time)
+        else:
+            stay |= {one["clip_id"] for some in whole.values() for one in some}
+    for one in entered:
+        if one.pop("_is_fallen", False):
+            one |= dict.fromkeys(one.keys() & {*FINISH_COLUMNS}) | {"kind": "transition", "reasons": [TRANSITION]}
+    return {one["clip_id"]: {k: v for k, v in one.items() if k not in PART_COLUMNS} for one in entered}, stay
+
+
+@settings(deadline=None, max_examples=60)
+@given(part_rows(), st.integers(1, 4), st.integers(1, 4))
+def test_parts_are_folded_by_column_as_by_row(rows, count, at_once):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        out = Path(folder)
+        patched.setattr(table_module, "ROWS_AT_ONCE", at_once)
+        for some in np.array_split(np.arange(len(rows)), count):
+            put(out, [rows[i] for i in some])
+        fold(out, WRITERS)
+        entered, stay = folded_by_row(rows)
+        assert {one["clip_id"]: one for one in table(out)} == entered
+        assert {one for file in parts(out) for one in pq.read_table(file)["clip_id"].to_pylist()} == stay
 
 
 def test_parts_of_sources_that_are_gone_or_changed_are_dropped(tmp_path):
