@@ -240,14 +240,14 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
     bare = pc.is_null(table["caption"])
     if recipe.cut.mode != "none":
         bare = pc.or_(bare, pc.is_null(table["clip_path"]))
-        there = pa.array(sorted(f"{FOLDER}/{name}" for name in _names(out / FOLDER)), pa.string())
-        bare = pc.or_(bare, pc.invert(pc.is_in(table["clip_path"], there)))
+        there = pc.binary_join_element_wise(f"{FOLDER}/".encode(), _names(out / FOLDER), b"")
+        bare = pc.or_(bare, pc.invert(pc.is_in(table["clip_path"].cast(pa.binary()), there)))
     wanted = pc.and_(accepted, bare)
     ids = set(table.filter(wanted)["clip_id"].to_pylist())
     if pooled:
         unscored = pc.and_(pc.equal(table["status"], "rejected"), _any_open(table, pooled))
-        standing = pa.array(standing_rows(table, rules, pooled))
-        ids |= set(table.filter(pc.and_(unscored, standing))["clip_id"].to_pylist())
+        table = table.filter(unscored)
+        ids |= set(table["clip_id"].filter(pa.array(standing_rows(table, rules, pooled))).to_pylist())
     if not ids:
         return []
     full = read_table(out, recipe.writers)
@@ -258,8 +258,9 @@ def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[R
     return rows  # type: ignore[no-any-return]
 
 
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+def _names(folder: Path) -> pa.Array:
+    """Give the names in a folder, as bytes: they need not be UTF-8."""
+    return pa.array(os.listdir(os.fsencode(folder)) if folder.is_dir() else [], pa.binary())
 
 
 def _any_open(table: pa.Table, columns: Mapping[str, frozenset[str]]) -> pa.ChunkedArray:

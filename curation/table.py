@@ -235,7 +235,7 @@ def drop_parts(out: Path, writers: Iterable[str], wanted: Container[tuple[str, i
 
 def _read_parts(files: Iterable[Path], writers: Iterable[str]) -> pa.Table:
     schema = part_schema(writers)
-    return pa.concat_tables([pq.read_table(file).cast(schema) for file in files])
+    return pa.concat_tables([pq.read_table(file).cast(schema) for file in files]).combine_chunks()
 
 
 def _newest(rows: pa.Table) -> pa.Table:
