@@ -1,9 +1,15 @@
-"""CPU-seconds and wall seconds of a command with all that it starts, also what outlives it or nobody waits for."""
+"""CPU-seconds and wall seconds of a command with all that it starts, also what outlives it or nobody waits for.
+
+    python -m benchmarks.peers.meter COMMAND …
+
+Runs the command and prints seconds of the CPU, seconds by the clock and its exit status as the last line.
+"""
 
 import ctypes
 import os
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,40 +37,51 @@ class Cost:
 
 
 def measure(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Cost:
-    """Run a command to its end and give what it cost.
-
-    Orphans become this process's children, so that they are waited for and counted. Some programs (Ray's raylet)
-    have their children's ends ignored, which takes them out of everybody's account: those count as last seen.
+    """Run a command to its end and give what it cost; what it prints is added to `log`.
 
     Raises:
         SystemExit: the command failed.
     """
+    # In a process of its own, which waits for every child it has: the caller may have others.
+    words = [sys.executable, __file__, *command]
+    with log.open("ab") as file:
+        told = subprocess.run(
+            words, stdout=subprocess.PIPE, stderr=file, env={**os.environ, **(env or {})}, check=True, text=True
+        )
+    cpu_s, wall_s, status = told.stdout.split()
+    if int(status):
+        raise SystemExit(f"{' '.join(command[:3])} …: ended with status {status}; its words are in {log}")
+    return Cost(float(cpu_s), float(wall_s))
+
+
+def supervise(command: Sequence[str]) -> tuple[Cost, int]:
+    """Run a command in this process, which must have no other children; give its cost and exit status.
+
+    Orphans become this process's children, so that they are waited for and counted. Some programs (Ray's raylet)
+    have their children's ends ignored, which takes them out of everybody's account: those count as last seen.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0):
         raise SystemExit("prctl: this kernel knows no subreaper; needs Linux 3.4 or newer")
-    begin, before_s = time.monotonic(), _children_s()
+    begin, wall_s, status = time.monotonic(), 0.0, None
     unwaited: dict[int, float] = {}
-    with log.open("ab") as file:
-        root = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **(env or {})})
-        status, wall_s = None, 0.0
-        while True:
-            _look(unwaited)
-            try:
-                pid, ended = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid:
-                unwaited.pop(pid, None)
-                if pid == root.pid:
-                    status, wall_s = os.waitstatus_to_exitcode(ended), time.monotonic() - begin
-                    root.returncode = status
-                continue
-            if status is not None and time.monotonic() - begin > wall_s + _PATIENCE_S:
-                for child in psutil.Process().children(recursive=True):
-                    child.kill()
-            time.sleep(_POLL_S)
-    if status:
-        raise SystemExit(f"{' '.join(command[:3])} …: ended with status {status}; its words are in {log}")
-    return Cost(_children_s() - before_s + sum(unwaited.values()), wall_s)
+    root = subprocess.Popen(command, stdout=sys.stderr)
+    while True:
+        _look(unwaited)
+        try:
+            pid, ended = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid:
+            unwaited.pop(pid, None)
+            if pid == root.pid:
+                status, wall_s = os.waitstatus_to_exitcode(ended), time.monotonic() - begin
+                root.returncode = status
+            continue
+        if status is not None and time.monotonic() - begin > wall_s + _PATIENCE_S:
+            for child in psutil.Process().children(recursive=True):
+                child.kill()
+        time.sleep(_POLL_S)
+    return Cost(_children_s() + sum(unwaited.values()), wall_s), status or 0
 
 
 def _children_s() -> float:
@@ -90,3 +107,8 @@ def _ignores_ends(pid: int) -> bool:
         if line.startswith("SigIgn:"):
             return bool(int(line.split()[1], 16) & _SIGCHLD_BIT)
     return False
+
+
+if __name__ == "__main__":
+    cost, exit_status = supervise(sys.argv[1:])
+    print(cost.cpu_s, cost.wall_s, exit_status)
