@@ -102,7 +102,9 @@ def _job(out: Path, name: str, steps: str, videos: Iterable[str], ray: bool) -> 
 
 
 def _rows(exported: Path) -> list[dict]:
-    """Read what was exported: one file, or a folder of them."""
+    """Read what was exported: one file, or a folder of them; nothing is written where nothing is kept."""
+    if not exported.exists():
+        return []
     files = sorted(exported.glob("*.json*")) if exported.is_dir() else [exported]
     return [json.loads(line) for file in files for line in file.read_text().splitlines() if line]
 

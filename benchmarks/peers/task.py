@@ -10,6 +10,8 @@ MIN_WIDTH_PX, MIN_HEIGHT_PX = 640, 360
 MOTION_FPS, MOTION_SIDE_PX, MIN_MOTION_PX = 2.0, 360, 0.1
 """Farnebäck's flow between pictures half a second apart, of this short side: mean length in their pixels"""
 CRF, PRESET = 22, "veryfast"
+NEAR_FRAMES = 3
+"""Pictures of another size may score a flash next to a cut on the other side of the threshold."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Agreement:
 
     Attributes:
         same_spans: clips whose frames are the same.
-        near_spans: clips that begin and end within two frames of one of the reference's.
+        near_spans: clips that begin and end within `NEAR_FRAMES` of one of the reference's.
         right: of the near ones, those judged alike.
         clips: of the reference.
     """
@@ -45,7 +47,7 @@ def is_kept(duration_s: float, width_px: int, height_px: int, motion_px: float) 
     return MIN_S <= duration_s <= MAX_S and in_size and motion_px >= MIN_MOTION_PX
 
 
-def agreement(found: Iterable[Clip], reference: Iterable[Clip], near_frames: int = 2) -> Agreement:
+def agreement(found: Iterable[Clip], reference: Iterable[Clip], near_frames: int = NEAR_FRAMES) -> Agreement:
     """Compare clips with the reference's; each is counted once."""
     wanted = {(clip.source, clip.start, clip.end): clip for clip in reference}
     by_source: dict[str, list[Clip]] = {}
