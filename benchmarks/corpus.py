@@ -122,7 +122,7 @@ def size_class(width_px: int, height_px: int) -> str:
 
 
 def corpus(folder: Path, minutes: float = 10.0) -> list[Footage]:
-    """Give at least so many minutes of footage: sizes take turns, and codecs within each.
+    """Give at least so many minutes of footage, with as many files of each size: sizes and codecs take turns.
 
     Args:
         folder: where it is kept; made when missing.
@@ -131,7 +131,7 @@ def corpus(folder: Path, minutes: float = 10.0) -> list[Footage]:
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Footage] = []
     for path, part, codec in _order(folder, *_parts(folder)):
-        if sum(one.duration_s for one in found) >= 60 * minutes:
+        if found and len(found) % len(SIZES) == 0 and sum(one.duration_s for one in found) >= 60 * minutes:
             break
         if not path.exists():
             first = path.with_name(path.name.replace(_again(path), "", 1))
