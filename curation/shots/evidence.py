@@ -7,7 +7,7 @@ the other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -198,23 +198,40 @@ def is_unexplained(before: View, after: View, share: float) -> bool:
     if min(before.energy, after.energy) < 3.0 * NOISE_VARIANCE * before.centred.size:
         return min(1.0, decorrelation(before, after)) >= share
     pairs = ((before.half, after.half), (after.half, before.half))
-    return all(_unexplained_by(*pair) >= share for pair in pairs)
+    return all(_leaves_unexplained(*pair, share) for pair in pairs)
 
 
-def _unexplained_by(source: np.ndarray, target: np.ndarray) -> float:
-    """Share of the block energy of `target` without a match in `source`; both uint8 (h, w)."""
-    height, width = target.shape
+def _leaves_unexplained(source: np.ndarray, target: np.ndarray, share: float) -> bool:
+    """Whether that share of the block energy of `target` has no match in `source`; both uint8 (h, w).
+
+    The blocks with most structure come first, as few of them tell mostly.
+    """
+    tall, wide = min(_BLOCK_PX, target.shape[0]), min(_BLOCK_PX, target.shape[1])
+    blocks = []
+    for top, left in _block_places(*target.shape):
+        spread = cv2.meanStdDev(target[top : top + tall, left : left + wide])[1]
+        blocks.append((float(spread[0, 0]) ** 2, top, left))
+    open_ = sum(variance for variance, _, _ in blocks)
+    least = share * (open_ + NOISE_VARIANCE * len(blocks))
+    missing = 0.0
+    for variance, top, left in sorted(blocks, reverse=True):
+        if missing + open_ < least or missing >= least:
+            break
+        block = target[top : top + tall, left : left + wide]
+        area = source[
+            max(0, top - _SEARCH_PX) : top + tall + _SEARCH_PX,
+            max(0, left - _SEARCH_PX) : left + wide + _SEARCH_PX,
+        ]
+        match = float(cv2.matchTemplate(area, block, cv2.TM_CCOEFF_NORMED).max())
+        missing += (1.0 - max(match, 0.0) ** 2) * variance
+        open_ -= variance
+    return missing >= least
+
+
+@lru_cache
+def _block_places(height: int, width: int) -> list[tuple[int, int]]:
+    """Give top and left of the blocks that cover a picture."""
     tall, wide = min(_BLOCK_PX, height), min(_BLOCK_PX, width)
-    missing = total = 0.0
-    for top in np.linspace(0, height - tall, max(1, round(height / tall))).astype(int):
-        for left in np.linspace(0, width - wide, max(1, round(width / wide))).astype(int):
-            block = target[top : top + tall, left : left + wide]
-            area = source[
-                max(0, top - _SEARCH_PX) : top + tall + _SEARCH_PX,
-                max(0, left - _SEARCH_PX) : left + wide + _SEARCH_PX,
-            ]
-            match = float(cv2.matchTemplate(area, block, cv2.TM_CCOEFF_NORMED).max())
-            variance = float(block.var())
-            missing += (1.0 - max(match, 0.0) ** 2) * variance
-            total += variance + NOISE_VARIANCE
-    return missing / total
+    tops = np.linspace(0, height - tall, max(1, round(height / tall))).astype(int).tolist()
+    lefts = np.linspace(0, width - wide, max(1, round(width / wide))).astype(int).tolist()
+    return [(top, left) for top in tops for left in lefts]
