@@ -202,20 +202,21 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
                 store.drop_before(piece.end_s)
 
     decoded = reader_of(plan)(task.source.file, facts, segment.start_pts, read_to, beat, plan.recipe.limits)
-    frames = clock.each("decode", decoded)
+    clock.begin()
     try:
-        for frame in frames:
-            is_beyond = border_s is not None and frame.time_s >= border_s - 1e-6
-            with clock.step("scale"):  # which is entered for each frame, as reading the clock costs, too
-                coarse = frame.coarse()
-                if not is_beyond:
-                    store.offer(frame, coarse)
-            if is_beyond:
+        for frame in decoded:
+            clock.lap("decode")
+            coarse = frame.coarse()
+            if border_s is not None and frame.time_s >= border_s - 1e-6:
+                clock.lap("scale")
                 splitter.look_beyond(coarse)
                 beat(0.0)
                 continue
+            store.offer(frame, coarse)
+            clock.lap("scale")
             if splitter.push(coarse):
                 yield from rows_of(splitter.look())
+                clock.begin()
             end_s = round(frame.time_s + frame.duration_s, 6)
             beat(frame.duration_s)
         end_s = border_s if border_s is not None else end_s

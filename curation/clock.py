@@ -26,7 +26,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until_s = 0.0
+        self.until_s = 0.0
         """the process's CPU time up to which steps have claimed theirs"""
         self._claimed_s = self._told_s = 0.0
         self.has_begun = False
@@ -35,8 +35,8 @@ class _Process:
         """Give what was spent since `begin_s`, less what a step of another thread has claimed meanwhile."""
         with self._lock:
             now_s = time.process_time()
-            spent_s = now_s - (begin_s if begin_s > self._until_s else self._until_s)
-            self._until_s = now_s
+            spent_s = now_s - (begin_s if begin_s > self.until_s else self.until_s)
+            self.until_s = now_s
             self._claimed_s += spent_s
             return spent_s
 
@@ -72,10 +72,20 @@ class StepClock:
     def __init__(self) -> None:
         """Start with nothing spent."""
         self._spent_s: dict[str, float] = defaultdict(float)
+        self._lap_s = 0.0
 
     def step(self, name: str) -> AbstractContextManager[None]:
         """Count what runs inside towards a step; steps do not nest."""
         return _Step(self._spent_s, name)
+
+    def begin(self) -> None:
+        """Let the next `lap` count from here."""
+        self._lap_s = time.process_time()
+
+    def lap(self, name: str) -> None:
+        """Count towards a step all since the last `begin` or `lap`; the clock is read once, not twice."""
+        self._spent_s[name] += _process.claim(self._lap_s)
+        self._lap_s = _process.until_s
 
     def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Count what producing each item costs towards a step."""

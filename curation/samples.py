@@ -17,6 +17,8 @@ from curation.types import Frames, Sampling, Span
 from curation.video.frame import DecodedFrame
 
 JPEG_QUALITY = 95
+EARLY_S = 2e-6
+"""Times are rounded to the microsecond: a frame so much before its time is on time."""
 
 
 class Grid:
@@ -27,6 +29,11 @@ class Grid:
         self._rate_fps = rate_fps
         self._last = -1 if previous_s is None else self._cell(previous_s)
 
+    @property
+    def due_s(self) -> float:
+        """Time before which it takes no frame."""
+        return (self._last + 1) / self._rate_fps - EARLY_S
+
     def takes(self, time_s: float) -> bool:
         """Tell whether the frame at this time is one of the grid."""
         cell = self._cell(time_s)
@@ -36,7 +43,7 @@ class Grid:
         return True
 
     def _cell(self, time_s: float) -> int:
-        return math.floor((time_s + 2e-6) * self._rate_fps)  # times are rounded to the microsecond
+        return math.floor((time_s + EARLY_S) * self._rate_fps)
 
 
 class SampleStore:
@@ -49,13 +56,18 @@ class SampleStore:
     def __init__(self, samplings: Iterable[Sampling], previous_s: float | None = None):
         """Prepare for samplings of frames after the one at `previous_s`; None at the source's start."""
         self._feeds = {_feed_key(s): _Feed(s, previous_s) for s in samplings}
+        self._every = [feed for feed in self._feeds.values() if feed.due_s == math.inf]
         self._coarse: deque[CoarseFrame] = deque()
+        self._due_s = -math.inf
 
     def offer(self, frame: DecodedFrame, coarse: CoarseFrame) -> None:
         """Take what any sampling wants of this frame; `coarse` is its coarse view."""
         self._coarse.append(coarse)
-        for feed in self._feeds.values():
+        is_due = frame.time_s + EARLY_S >= self._due_s  # for most frames it is not
+        for feed in self._feeds.values() if is_due else self._every:
             feed.offer(frame, coarse.luma)
+        if is_due:
+            self._due_s = min((feed.due_s for feed in self._feeds.values()), default=math.inf)
 
     def coarse_pictures(self, span: Span, count: int) -> Frames | None:
         """Give a few of a clip's coarse frames as RGB, for one so short that no grid time lies in it."""
@@ -93,6 +105,13 @@ class _Feed:
         self._pairs = 0
         self._held: deque[tuple[float, object]] = deque()
         self._pair_of: deque[tuple[int, int]] = deque()  # (pair, 0 first | 1 partner), parallel to _held
+
+    @property
+    def due_s(self) -> float:
+        """Time before which it takes no frame; infinite where it takes every one."""
+        if self._grid is None:
+            return math.inf
+        return min(self._grid.due_s, self._due_s[0][0] - EARLY_S if self._due_s else math.inf)
 
     def offer(self, frame: DecodedFrame, coarse_luma: np.ndarray) -> None:
         if self._grid is None:

@@ -113,11 +113,11 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """Give uint8 (32, 32, 3) of (H, W, 3), averaged: by a whole number first, which takes a tenth of the time."""
-    times = max(1, min(rgb.shape[:2]) // 64)
-    height, width = (side // times for side in rgb.shape[:2])
-    halfway = cv2.resize(rgb[: height * times, : width * times], (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(halfway, (32, 32), interpolation=cv2.INTER_AREA)
+    """Give uint8 (32, 32, 3) of (H, W, 3), averaged: by halves first, which takes a tenth of the time."""
+    while min(rgb.shape[:2]) >= 128:
+        height, width = (side // 2 for side in rgb.shape[:2])
+        rgb = cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA)
 
 
 def colour_names(pixels: np.ndarray, min_share: float = 0.15, most: int = 3) -> list[str]:
