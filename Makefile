@@ -47,14 +47,10 @@ check: $(READY)  ## style, docstrings, types, import rules
 chromium:  ## install Chromium, which the tests of the report drive (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
-bench: $(READY)  ## benchmarks: cost over decoding, cuts, pans, captions, tables, order of training, reading the cache
-	$(PY) -m benchmarks.floor
-	$(PY) -m benchmarks.cuts
-	$(PY) -m benchmarks.pans
-	$(PY) -m benchmarks.captions
-	$(PY) -m benchmarks.tables
-	$(PY) -m benchmarks.planner
-	$(PY) -m benchmarks.cache_read
+bench: $(READY)  ## every benchmark: hours on two cores; each has --rounds and --minutes for less
+	@missed=; for name in floor agreement cuts pans engine scale steps peers tables captions planner cache_read plots; do \
+		echo "== $$name"; $(PY) -m benchmarks.$$name || missed="$$missed $$name"; \
+	done; [ -z "$$missed" ] || { echo "missed:$$missed"; exit 1; }
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) $(VLLM) demo_output

@@ -1,6 +1,6 @@
 """Do the quick scores agree with slow exact ones? Rank correlation over the clips of the footage.
 
-    python -m benchmarks.agreement [--minutes N] [--footage DIR] [VIDEO …]
+    python -m benchmarks.agreement [--minutes N] [--folder DIR] [VIDEO …]
 
 The quick way is curation's own: luma scaled by halvings or by swscale, byte arithmetic, coarse frames in stacks, flow
 at the fast preset without refinement. The slow way takes the same clips and times, and does what the definitions say:
@@ -189,14 +189,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", type=Path)
     parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--footage", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(without_text(), str(Path(folder) / "out"))
         Path(plan.out).mkdir()
-        for path in options.videos or [footage.path for footage in corpus(options.footage, options.minutes)]:
+        for path in options.videos or [footage.path for footage in corpus(options.folder, options.minutes)]:
             for row, slow in pairs_of(plan, path):
                 for name in SCORES:
                     if row[name] is not None and slow.get(name) is not None:

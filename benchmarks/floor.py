@@ -1,6 +1,6 @@
 """What analysis costs over a bare decode of the same files: CPU-seconds, in one process, taking turns.
 
-    python -m benchmarks.floor [--rounds N] [--minutes M] [--footage DIR] [VIDEO …]
+    python -m benchmarks.floor [--rounds N] [--minutes M] [--folder DIR] [VIDEO …]
 
 Ours is everything up to the verdict (hash, facts, shots, all default pixel operators, frame samples, previews) without
 text detection and without cutting; theirs is PyAV decoding the same stream to nothing on one thread, and the `ffmpeg`
@@ -120,10 +120,10 @@ def main() -> None:
     parser.add_argument("videos", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--footage", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    videos = options.videos or [str(footage.path) for footage in corpus(options.footage, options.minutes)]
+    videos = options.videos or [str(footage.path) for footage in corpus(options.folder, options.minutes)]
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(without_text(), str(Path(folder) / "out"))
         Path(plan.out).mkdir()
