@@ -26,7 +26,7 @@ from curation.drawing import write_video
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(7200)]
 
-SOURCES = int(os.environ.get("SELECTS_SOAK_SOURCES", "100"))
+SOURCES = int(os.environ.get("SELECTS_SOAK_SOURCES", "200"))
 KINDS = 20
 SETTINGS = (
     *("shots.min_s=1", "cut.preset=ultrafast", "rules.short_side_px=false", "rules.sharpness=false"),
