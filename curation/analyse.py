@@ -224,6 +224,7 @@ def _video_rows(plan: Plan, task: Task, beat: Beat, clock: StepClock) -> Generat
         if caught.is_transient:
             raise
         error = caught if caught.time_s is not None else MediaError(str(caught), end_s if splitter.count else None)
+    clock.lap("decode")  # what it took to learn that there is no further frame
     yield from rows_of(splitter.finish(end_s))
     if error is None and splitter.count == 0:
         error = MediaError("no frame could be decoded", start_s)

@@ -47,15 +47,17 @@ class Splitter:
         self._ends: dict[int, float] = {}  # by the frame after a gap: when the one before it ends
         self._beyond: list[CoarseFrame] = []
         self._followed = 0
-        self.count = 0
-        """frames taken"""
         self.border = 0
         """after `finish`: how the segment's last shot relates to the next segment, as `schema.GOES_ON` explains"""
+
+    @property
+    def count(self) -> int:
+        """Frames taken."""
+        return self._followed + len(self._waiting)
 
     def push(self, frame: CoarseFrame) -> bool:
         """Take the next frame; tell whether enough of them wait to be looked at."""
         self._waiting.append(frame)
-        self.count += 1
         return len(self._waiting) >= BLOCK_FRAMES
 
     def look(self) -> Iterator[Piece | Lost]:
