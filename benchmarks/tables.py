@@ -13,7 +13,6 @@ per row of `export` and `report` at 10^6 rows at most 1.2 times that at 10^4. Th
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -32,8 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.measure import write_results
 from curation.export import export
-from curation.files import atomic_write
 from curation.judge import judge_table, rules_of
 from curation.output import plan_work, write_recipe
 from curation.pipeline import select
@@ -52,7 +51,6 @@ FEW, MANY = 10_000, 1_000_000
 WITHIN_S = {"select, same rules": 5.0, "select, stricter": 5.0, "select, back": 5.0, "plan a run": 5.0}
 GROWS_BY = {"export": 1.2, "report": 1.2}
 STRICTER = "rules.motion.min=5"
-RESULT = Path(__file__).parents[1] / ".bench" / "tables.json"
 CLIPS_PER_SOURCE = 10
 SPREAD = {
     "duration_s": (3.0, 10.0),
@@ -143,12 +141,11 @@ def put_previews(out: Path, ids: list[str]) -> None:
     pictures = np.random.default_rng(0).bytes(4000)
     for number, clip_id in enumerate(clip_id for clip_id in ids for _ in range(4)):
         path = preview_path(out, clip_id, number % 4)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if number % LINKS == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(pictures)
             first = path
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
             os.link(first, path)
 
 
@@ -272,9 +269,8 @@ def main() -> int:
     for name, by in growths(sizes).items():
         print(f"{name}: CPU time per row at {MANY} rows ÷ at {FEW} rows {by:.2f}, target {GROWS_BY[name]}")
     misses = missed(sizes)
-    RESULT.parent.mkdir(exist_ok=True)
     values = {"sizes": [asdict(size) for size in sizes.values()], "growths": growths(sizes), "missed": misses}
-    atomic_write(RESULT, json.dumps(values, indent=1) + "\n")
+    write_results("tables", values)
     for miss in misses:
         print(f"MISSED {miss}")
     return 1 if misses else 0

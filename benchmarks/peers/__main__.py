@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.corpus import FOLDER, ROOT, corpus
+from benchmarks.measure import shown, write_results
 from benchmarks.peers import ours, restated
 from benchmarks.peers.data_juicer import data_juicer, ffmpeg_program, install
 from benchmarks.peers.meter import Cost, measure
@@ -164,12 +165,6 @@ def _with_peers_flow(peer: Measured, same: Measured | None) -> dict[str, list[fl
     return {"without encoding, ours with their flow": [(a - peer.startup_s) / (b - same.startup_s) for a, b in pairs]}
 
 
-def shown(values: list[float], unit_s: float = 1.0) -> str:
-    """Write a median with the lowest and the highest."""
-    low, middle, high = min(values) / unit_s, statistics.median(values) / unit_s, max(values) / unit_s
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
 def report(found: dict[str, Measured], truth: list[Clip], footage_s: float) -> list[str]:
     """Print the tables; give what is amiss."""
     amiss = []
@@ -179,7 +174,8 @@ def report(found: dict[str, Measured], truth: list[Clip], footage_s: float) -> l
     for name, one in found.items():
         start, wall_s = one.startup_s, statistics.median(one.wall_s)
         print(
-            f"  {name:32} {shown(one.cpu_s, footage_s):22} {shown(one.without_encoding(), footage_s):22} "
+            f"  {name:32} {shown([s / footage_s for s in one.cpu_s]):22} "
+            f"{shown([s / footage_s for s in one.without_encoding()]):22} "
             f"{start:5.1f} {wall_s:7.1f}"
         )
     print("clips; of the reference's: the same to the frame, to three frames, rightly judged; rejected rows told why")
@@ -217,7 +213,7 @@ def main() -> None:
         found, truth = measured(options.only, videos, options.rounds, Path(folder))
     amiss = report(found, truth, footage_s)
     tables = {"footage_s": footage_s, "tools": {n: asdict(one) for n, one in found.items()}, "ratios": ratios(found)}
-    (ROOT / ".bench" / "peers.json").write_text(json.dumps(tables, indent=1) + "\n")
+    write_results("peers", tables)
     if amiss:
         raise SystemExit("\n".join(amiss))
 
