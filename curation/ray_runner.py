@@ -51,6 +51,14 @@ BLOCK_BYTES = 64_000_000
 BLOCKS_HANDED_OVER = 64
 """Blocks that a task may have waiting for Ray Data, which looks ten times a second; the task stands still above it."""
 
+UNWATCHED = {
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_io_context_monitor_probe_interval_ms": "5000",
+}
+"""What each process of Ray gathers and sends every second, in one that has no dashboard to show it."""
+
 
 def start_ray(address: str | None, cpus: int | None = None) -> None:
     """Connect to a cluster, or start Ray within this process; its own log stays out of the terminal.
@@ -75,6 +83,8 @@ def start_ray(address: str | None, cpus: int | None = None) -> None:
         os.environ["PYTHONPATH"] = path  # inherited by the workers; a runtime_env would cost seconds to set up
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_task_oom_retries", "8")  # Ray's own default is without end
+        for name, value in UNWATCHED.items():
+            os.environ.setdefault(name, value)
         count = cpus or len(os.sched_getaffinity(0))
         options |= {"address": "local", "num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
     try:
