@@ -7,8 +7,8 @@ on one core, Ray on one core, Ray on two. Runs on a source of a second say what 
 what each run names as start, so that the ratios are those of endless footage. Printed for many short files and for one
 long film: CPU of Ray over that of the plain loop (target at most 1.10), and the wall seconds on one core over those on
 two, as a share of what two independent bare decodes gain in the same round (target at least 0.95). The rest says what
-Ray's part is made of, by the runs' own accounting: the steps themselves (which two cores slow down, Ray or not), handing
-rows on in our processes, and Ray's own processes. Written to `.bench/engine.json`. It fails where a target is missed.
+Ray's part is made of, by the runs' own accounting: the steps themselves, handing rows on in our processes, and Ray's
+own processes. Written to `.bench/engine.json`. It fails where a target is missed.
 """
 
 import argparse

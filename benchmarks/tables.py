@@ -240,7 +240,8 @@ def in_words(size: Size) -> str:
     """Give a size's lines of the table."""
     lines = [
         f"{size.rows} rows, {size.files} files ({size.moved} moved by select, "
-        f"{size.renames_s:.2f} s of renames alone); peak memory {size.memory_gb:.2f} GB, the table {size.table_gb:.2f} GB",
+        f"{size.renames_s:.2f} s of renames alone); "
+        f"peak memory {size.memory_gb:.2f} GB, the table {size.table_gb:.2f} GB",
         f"  {'':20}{'wall s':>8}{'(lowest to highest)':>22}{'CPU s':>8}{'CPU us a row':>14}",
     ]
     for name, costs in size.costs.items():

@@ -168,16 +168,17 @@ def judged(out: Path, recipe: Recipe) -> Judged:
 
 
 def keep(out: Path, recipe: Recipe, found: Judged) -> None:
-    """Write a judged table, with what is set aside of it, and move the clips' files accordingly."""
+    """Write a judged table, with what is set aside of it; its clips' files are settled after it."""
     if found.is_news:
         write_aside(out, found.table, found.aside, aside_columns(recipe))
     write_table(out, found.table, found.rules)
-    settle_files(out, found.table)
 
 
 def apply_rules(out: Path, recipe: Recipe) -> None:
     """Judge the whole table by the recipe's rules, and write what they make of it. Decodes nothing."""
-    keep(out, recipe, judged(out, recipe))
+    found = judged(out, recipe)
+    keep(out, recipe, found)
+    settle_files(out, found.table)
 
 
 def _with_copies(table: pa.Table, rules: dict[str, Rule], settings: Duplicates) -> pa.Table:

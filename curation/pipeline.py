@@ -179,16 +179,18 @@ def select(out: Path, recipe: Recipe) -> Summary:
         UserError: the output is in use or cannot be written.
     """
     prepare_folder(out)
-    with held(out, media=False), reusing_memory(), ThreadPoolExecutor(1) as meanwhile:
+    with held(out, media=False), reusing_memory(), ThreadPoolExecutor(2) as meanwhile:
         fold(out, recipe.writers)
         write_recipe(out, recipe)
         found = judged(out, recipe)
         packed = meanwhile.submit(lambda: pack_output(gather(out, recipe, restored(found.table, found.aside))))
         keep(out, recipe, found)
+        moved = meanwhile.submit(settle_files, out, found.table)  # a rename is slow, and there may be many
         if recipe.cut.mode != "none":
             export(out, "internal", refuse_without_files=False, table=found.table)
         summary = summarise_table(found.table)
         write_packed(out, packed.result())
+        moved.result()
     return summary
 
 

@@ -155,8 +155,7 @@ def ratios(found: dict[str, Measured]) -> dict[str, dict[str, list[float]]]:
             ],
             "with encoding, start-up included": [a / b for a, b in zip(peer.cpu_s, cutting.cpu_s, strict=True)],
             "with encoding, did ours nothing but encode": [
-                (a - peer.startup_s) / (c - b)
-                for a, b, c in zip(peer.cpu_s, bare.cpu_s, cutting.cpu_s, strict=True)
+                (a - peer.startup_s) / (c - b) for a, b, c in zip(peer.cpu_s, bare.cpu_s, cutting.cpu_s, strict=True)
             ],
         }
     return told
