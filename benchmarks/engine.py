@@ -28,7 +28,7 @@ import av
 import numpy as np
 
 from benchmarks.corpus import FOLDER, corpus, long_film
-from benchmarks.measure import ROOT, Cost, measured, shown, spread, write_results
+from benchmarks.measure import ROOT, Cost, measured, shown, spread, verdict, write_results
 from curation.clock import DAEMONS, ENGINE, START
 from curation.video.container import best_video_stream
 
@@ -200,9 +200,7 @@ def main() -> int:
             results[kind][name] = spread(values)
             print(f"  {name:32} {shown(values)}")
     write_results("engine", results)
-    missed = misses(results)
-    print("\n".join(f"missed: {words}" for words in missed) or "every target is met")
-    return 1 if missed else 0
+    return verdict(misses(results))
 
 
 if __name__ == "__main__":

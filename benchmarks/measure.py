@@ -81,6 +81,12 @@ def shown(values: Sequence[float], digits: int = 2) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def verdict(missed: Sequence[str]) -> int:
+    """Name the targets that were missed; give the exit status."""
+    print("\n".join(f"missed: {words}" for words in missed) or "every target is met", flush=True)
+    return 1 if missed else 0
+
+
 def write_results(name: str, results: object) -> Path:
     """Keep the figures of a benchmark as `.bench/NAME.json`, for the plots."""
     path = ROOT / ".bench" / f"{name}.json"

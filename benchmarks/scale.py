@@ -20,7 +20,7 @@ import av
 
 from benchmarks.corpus import FOLDER, corpus, long_film
 from benchmarks.engine import Run, curated, draw_second
-from benchmarks.measure import shown, spread, write_results
+from benchmarks.measure import shown, spread, verdict, write_results
 from curation.files import atomic_path
 
 MOST_GROWTH = 1.1
@@ -115,8 +115,7 @@ def main() -> int:
         if growth > MOST_GROWTH:
             missed.append(f"{kind}: memory grows {growth:.2f} times, target at most {MOST_GROWTH}")
     write_results("scale", results)
-    print("\n".join(f"missed: {words}" for words in missed) or "every target is met")
-    return 1 if missed else 0
+    return verdict(missed)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.corpus import FOLDER, SIZES, corpus
-from benchmarks.measure import ROOT, measured, shown, spread, write_results
+from benchmarks.measure import ROOT, measured, shown, spread, verdict, write_results
 
 MOST_TEXT = 0.25
 ADDS_UP_WITHIN = 0.1
@@ -60,8 +60,7 @@ def main() -> int:
         if spread(text)[0] > MOST_TEXT:
             missed.append(f"{size}: text detection is {spread(text)[0]:.0%} of the whole, target at most 25%")
     write_results("steps", results)
-    print("\n".join(f"missed: {words}" for words in missed) or "every target is met")
-    return 1 if missed else 0
+    return verdict(missed)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.measure import write_results
+from benchmarks.measure import verdict, write_results
 from curation.export import export
 from curation.judge import judge_table, rules_of
 from curation.output import plan_work, write_recipe
@@ -287,9 +287,7 @@ def main() -> int:
     misses = missed(sizes)
     values = {"sizes": [asdict(size) for size in sizes.values()], "growths": growths(sizes), "missed": misses}
     write_results("tables", values)
-    for miss in misses:
-        print(f"MISSED {miss}")
-    return 1 if misses else 0
+    return verdict(misses)
 
 
 def apart(action: Callable[..., Any], *values: Any) -> Any:

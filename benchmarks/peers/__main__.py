@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.corpus import FOLDER, ROOT, corpus
-from benchmarks.measure import shown, write_results
+from benchmarks.measure import shown, verdict, write_results
 from benchmarks.peers import ours, restated
 from benchmarks.peers.data_juicer import data_juicer, ffmpeg_program, install
 from benchmarks.peers.meter import Cost, measure
@@ -199,7 +199,7 @@ def report(found: dict[str, Measured], truth: list[Clip], footage_s: float) -> l
     return amiss
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -218,9 +218,8 @@ def main() -> None:
     amiss = report(found, truth, footage_s)
     tables = {"footage_s": footage_s, "tools": {n: asdict(one) for n, one in found.items()}, "ratios": ratios(found)}
     write_results("peers", tables)
-    if amiss:
-        raise SystemExit("\n".join(amiss))
+    return verdict(amiss)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
