@@ -69,7 +69,7 @@ class Run:
 def curated(files: Sequence[Path], runner: str, cores: Sequence[int], out: Path, with_memory: bool = False) -> Run:
     """Curate files on some cores."""
     command = [sys.executable, ROOT / "run_pipeline.py", "curate", *files, "--output", out, "--runner", runner]
-    cost = measured(command, cores, with_memory)
+    cost = measured(command, out.with_suffix(".log"), cores, with_memory=with_memory)
     told = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert not told["problems"], told["problems"][0]
     return Run(cost, defaultdict(float, told["cpu_s"]))

@@ -4,8 +4,8 @@ import json
 import os
 import statistics
 import subprocess
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-LOOK_EVERY_S = 0.25
+METER = ROOT / "benchmarks" / "meter.py"
 LOOK_AT_MEMORY_EVERY_S = 1.0
 
 
@@ -22,52 +22,65 @@ class Cost:
     """What a command cost.
 
     Attributes:
-        cpu_s: of the command and all its descendants, also of those that ended, to a quarter of a second each.
+        cpu_s: of the command and all that it started, also of what outlived it.
         peak_mb: highest sum of their memory, shared pages counted once (PSS); 0 where nobody looked.
         largest_mb: highest memory of one of them.
     """
 
-    wall_s: float
     cpu_s: float
+    wall_s: float
     peak_mb: float = 0.0
     largest_mb: float = 0.0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """Add commands that follow each other."""
+        peaks = max(self.peak_mb, other.peak_mb), max(self.largest_mb, other.largest_mb)
+        return Cost(self.cpu_s + other.cpu_s, self.wall_s + other.wall_s, *peaks)
 
-def measured(command: Sequence[str | Path], cores: Sequence[int], with_memory: bool = False) -> Cost:
-    """Run a command on some cores and give what it cost.
+
+def measured(
+    command: Sequence[str | Path],
+    log: Path,
+    cores: Collection[int] | None = None,
+    env: Mapping[str, str] | None = None,
+    with_memory: bool = False,
+) -> Cost:
+    """Run a command to its end and give what it cost.
+
+    Args:
+        command: words of it.
+        log: where what it says is added.
+        cores: those it may use; null: all.
+        env: settings beside those of this process.
+        with_memory: look at its memory, too.
 
     Raises:
-        RuntimeError: it failed, with the last of what it said.
+        SystemExit: it failed, with the last of what it said.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    spent_s: dict[tuple[int, float], float] = {}
-    peak_mb = largest_mb = looked = 0.0
-    begin = time.monotonic()
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    os.set_blocking(process.stderr.fileno(), False)
-    said = b""
-    while process.poll() is None:
-        said = (said + (process.stderr.read() or b""))[-2000:]
-        tree = _tree(process.pid)
-        spent_s |= _cpu_s(tree)
-        if with_memory and time.monotonic() - looked > LOOK_AT_MEMORY_EVERY_S:
-            looked = time.monotonic()
-            memory = _memory_mb(tree)
-            peak_mb, largest_mb = max(peak_mb, sum(memory.values())), max(largest_mb, *memory.values(), 0.0)
+    words = [str(word) for word in command]
+    numbers = ",".join(map(str, sorted(cores or os.sched_getaffinity(0))))
+    peak_mb = largest_mb = 0.0
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        # The meter waits for every child it has, so it is a process of its own: the caller may have others.
+        meter = subprocess.Popen(
+            [sys.executable, METER, numbers, *words],
+            cwd=ROOT,
+            env=os.environ | dict(env or {}),
+            stdout=subprocess.PIPE,
+            stderr=file,
+        )
+    while with_memory and meter.poll() is None:
+        memory = _memory_mb(meter.pid)
+        peak_mb, largest_mb = max(peak_mb, sum(memory)), max([largest_mb, *memory])
         with suppress(subprocess.TimeoutExpired):
-            process.wait(LOOK_EVERY_S)
-    wall_s = time.monotonic() - begin
-    if process.returncode:
-        said += process.stderr.read() or b""
-        raise RuntimeError(f"{' '.join(map(str, command[:6]))} …: {said.decode(errors='replace')[-500:]}")
-    return Cost(wall_s, sum(spent_s.values()), peak_mb, largest_mb)
+            meter.wait(LOOK_AT_MEMORY_EVERY_S)
+    told = meter.communicate()[0].split()
+    status = int(told[2]) if told else meter.returncode
+    if status:
+        said = log.read_text(encoding="utf-8", errors="replace")[-500:]
+        raise SystemExit(f"{' '.join(words[:6])} …: ended with status {status}; {log} ends with: {said}")
+    return Cost(float(told[0]), float(told[1]), peak_mb, largest_mb)
 
 
 def spread(values: Sequence[float]) -> list[float]:
@@ -95,25 +108,11 @@ def write_results(name: str, results: object) -> Path:
     return path
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def _memory_mb(meter: int) -> list[float]:
+    """Give the memory of each process that the meter's command started."""
+    found = []
     with suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    return []
-
-
-def _cpu_s(tree: list[psutil.Process]) -> dict[tuple[int, float], float]:
-    found = {}
-    for process in tree:
-        with suppress(psutil.Error):
-            spent = process.cpu_times()
-            found[process.pid, process.create_time()] = spent.user + spent.system
-    return found
-
-
-def _memory_mb(tree: list[psutil.Process]) -> dict[int, float]:
-    found = {}
-    for process in tree:
-        with suppress(psutil.Error):
-            found[process.pid] = process.memory_full_info().pss / 1e6
+        for process in psutil.Process(meter).children(recursive=True):
+            with suppress(psutil.Error):
+                found.append(process.memory_full_info().pss / 1e6)
     return found

@@ -25,7 +25,8 @@ ADDS_UP_WITHIN = 0.1
 def told_and_seen(files: list[Path], out: Path) -> tuple[dict[str, float], float]:
     """Curate files; give CPU-seconds by step as the run tells them, and in all as seen from outside."""
     command = [sys.executable, ROOT / "run_pipeline.py", "curate", *files, "--output", out, "--runner", "inline"]
-    cost = measured([*command, "score_rejected=true"], sorted(os.sched_getaffinity(0))[:1])
+    cores = sorted(os.sched_getaffinity(0))[:1]
+    cost = measured([*command, "score_rejected=true"], out.with_suffix(".log"), cores)
     return json.loads((out / "run.json").read_text(encoding="utf-8"))["cpu_s"], cost.cpu_s
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.corpus import SIZES, size_class
-from benchmarks.peers.meter import measure
+from benchmarks.measure import measured
 from benchmarks.peers.task import Agreement, Clip, agreement, is_kept
 
 BUSY = "import time; begin = time.process_time()\nwhile time.process_time() < begin + {seconds}: pass"
@@ -33,13 +33,13 @@ def test_a_clip_stays_only_within_all_bounds() -> None:
 def test_cpu_time_of_orphans_and_of_children_nobody_waits_for_is_counted(tmp_path: Path) -> None:
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {BUSY.format(seconds=1.0)!r}]){{end}}"
     orphaning = ["python3", "-c", child.format(end="")]
-    assert 1.0 <= measure(orphaning, tmp_path / "log").cpu_s < 2.0
+    assert 1.0 <= measured(orphaning, tmp_path / "log").cpu_s < 2.0
     ignoring = "import signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + child.format(
         end="\ntime.sleep(3)"
     )
-    assert 0.6 <= measure(["python3", "-c", ignoring], tmp_path / "log").cpu_s < 2.0
+    assert 0.6 <= measured(["python3", "-c", ignoring], tmp_path / "log").cpu_s < 2.0
 
 
 def test_a_command_that_fails_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="ended with status 3"):
-        measure(["python3", "-c", "raise SystemExit(3)"], tmp_path / "log")
+        measured(["python3", "-c", "raise SystemExit(3)"], tmp_path / "log")

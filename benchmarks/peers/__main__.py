@@ -27,10 +27,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.corpus import FOLDER, ROOT, corpus
-from benchmarks.measure import shown, verdict, write_results
+from benchmarks.measure import Cost, measured, shown, verdict, write_results
 from benchmarks.peers import ours, restated
 from benchmarks.peers.data_juicer import data_juicer, ffmpeg_program, install
-from benchmarks.peers.meter import Cost, measure
 from benchmarks.peers.task import MIN_S, Agreement, Clip, agreement, is_kept
 
 Method = Callable[[list[str], Path], tuple[Cost, list[Clip]]]
@@ -60,10 +59,9 @@ class Measured:
 
 def order(videos: list[str], out: Path, name: str, full_size: bool) -> tuple[Cost, list[Clip]]:
     """Do the task in one of the re-stated orders, in a process of its own."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "benchmarks.peers.restated", name, *videos, "--out", str(out)]
     words += ["--ffmpeg", ffmpeg_program(), *(["--full-size"] if full_size else [])]
-    cost = measure(words, out.with_suffix(".log"), {"PYTHONPATH": str(ROOT)})
+    cost = measured(words, out.with_suffix(".log"), env={"PYTHONPATH": str(ROOT)})
     return cost, [Clip(**clip) for clip in json.loads((out / "result.json").read_text())["clips"]]
 
 
@@ -113,7 +111,7 @@ def encoding_s(scenes: list[restated.Scene], out: Path) -> dict[str, float]:
     return spent
 
 
-def measured(names: list[str], videos: list[str], rounds: int, folder: Path) -> tuple[dict[str, Measured], list[Clip]]:
+def in_turns(names: list[str], videos: list[str], rounds: int, folder: Path) -> tuple[dict[str, Measured], list[Clip]]:
     """Run everything in turns."""
     found = {name: Measured() for name in names}
     scenes, truth = reference(videos, folder)
@@ -214,7 +212,7 @@ def main() -> int:
     footage_s = sum(one.duration_s for one in footage)
     with tempfile.TemporaryDirectory() as folder:
         videos = [str(one.path) for one in footage]
-        found, truth = measured(options.only, videos, options.rounds, Path(folder))
+        found, truth = in_turns(options.only, videos, options.rounds, Path(folder))
     amiss = report(found, truth, footage_s)
     tables = {"footage_s": footage_s, "tools": {n: asdict(one) for n, one in found.items()}, "ratios": ratios(found)}
     write_results("peers", tables)

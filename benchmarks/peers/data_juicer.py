@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 
 from benchmarks.corpus import ROOT
-from benchmarks.peers.meter import Cost, measure
+from benchmarks.measure import Cost, measured
 from benchmarks.peers.task import (
     CONTENT_THRESHOLD,
     CRF,
@@ -98,7 +98,7 @@ def _job(out: Path, name: str, steps: str, videos: Iterable[str], ray: bool) -> 
     if not program.exists():
         raise SystemExit(f"no {program}: python -m benchmarks.peers --install makes it (7 GB)")
     env = {"DATA_JUICER_USE_STDLIB_JSON": "1"}
-    return measure([str(program), "--config", str(recipe)], out / f"{name}.log", env)
+    return measured([program, "--config", recipe], out / f"{name}.log", env=env)
 
 
 def _rows(exported: Path) -> list[dict]:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.corpus import ROOT
-from benchmarks.peers.meter import Cost, measure
+from benchmarks.measure import Cost, measured
 from benchmarks.peers.task import (
     CONTENT_THRESHOLD,
     CRF,
@@ -57,7 +57,7 @@ def selects(
     recipe.write_text(yaml.safe_dump(RECIPE))
     config = ROOT / "configs" / "default.yaml" if default else recipe
     command = [sys.executable, str(ROOT / "run_pipeline.py"), "curate", *videos, *changes]
-    cost = measure(
+    cost = measured(
         [*command, "--output", str(out), "--config", str(config), "--runner", runner], out.with_suffix(".log")
     )
     columns = ["source_path", "kind", "start_frame", "num_frames", "status"]

@@ -1,8 +1,9 @@
 """CPU-seconds and wall seconds of a command with all that it starts, also what outlives it or nobody waits for.
 
-    python -m benchmarks.peers.meter COMMAND …
+    python benchmarks/meter.py CORES COMMAND …
 
-Runs the command and prints seconds of the CPU, seconds by the clock and its exit status as the last line.
+Runs the command on some cores (numbers with commas between them) and prints seconds of the CPU, user and system, niced
+ones too; seconds by the clock; and its exit status. What the command prints goes to stderr.
 """
 
 import ctypes
@@ -11,8 +12,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import psutil
@@ -24,38 +24,10 @@ _PATIENCE_S = 30.0
 """How long what a command left behind may take to end."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """User and system CPU-seconds (niced ones too), and wall seconds."""
+def supervise(command: Sequence[str], cores: Collection[int]) -> tuple[float, float, int]:
+    """Run a command on some cores, in this process, which must have no other children.
 
-    cpu_s: float
-    wall_s: float
-
-    def __add__(self, other: "Cost") -> "Cost":
-        """Add commands that follow each other."""
-        return Cost(self.cpu_s + other.cpu_s, self.wall_s + other.wall_s)
-
-
-def measure(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Cost:
-    """Run a command to its end and give what it cost; what it prints is added to `log`.
-
-    Raises:
-        SystemExit: the command failed.
-    """
-    # In a process of its own, which waits for every child it has: the caller may have others.
-    words = [sys.executable, __file__, *command]
-    with log.open("ab") as file:
-        told = subprocess.run(
-            words, stdout=subprocess.PIPE, stderr=file, env={**os.environ, **(env or {})}, check=True, text=True
-        )
-    cpu_s, wall_s, status = told.stdout.split()
-    if int(status):
-        raise SystemExit(f"{' '.join(command[:3])} …: ended with status {status}; its words are in {log}")
-    return Cost(float(cpu_s), float(wall_s))
-
-
-def supervise(command: Sequence[str]) -> tuple[Cost, int]:
-    """Run a command in this process, which must have no other children; give its cost and exit status.
+    Gives its CPU-seconds, wall seconds and exit status.
 
     Orphans become this process's children, so that they are waited for and counted. Some programs (Ray's raylet)
     have their children's ends ignored, which takes them out of everybody's account: those count as last seen.
@@ -64,7 +36,7 @@ def supervise(command: Sequence[str]) -> tuple[Cost, int]:
         raise SystemExit("prctl: this kernel knows no subreaper; needs Linux 3.4 or newer")
     begin, wall_s, status = time.monotonic(), 0.0, None
     unwaited: dict[int, float] = {}
-    root = subprocess.Popen(command, stdout=sys.stderr)
+    root = subprocess.Popen(command, stdout=sys.stderr, preexec_fn=lambda: os.sched_setaffinity(0, cores))
     while True:
         _look(unwaited)
         try:
@@ -81,7 +53,7 @@ def supervise(command: Sequence[str]) -> tuple[Cost, int]:
             for child in psutil.Process().children(recursive=True):
                 child.kill()
         time.sleep(_POLL_S)
-    return Cost(_children_s() + sum(unwaited.values()), wall_s), status or 0
+    return _children_s() + sum(unwaited.values()), wall_s, status or 0
 
 
 def _children_s() -> float:
@@ -110,5 +82,4 @@ def _ignores_ends(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    cost, exit_status = supervise(sys.argv[1:])
-    print(cost.cpu_s, cost.wall_s, exit_status)
+    print(*supervise(sys.argv[2:], [int(core) for core in sys.argv[1].split(",")]))
