@@ -33,6 +33,8 @@ SHARED_VIDEOS = Path(os.environ.get("SELECTS_SHARED", ROOT / ".." / "shared")) /
 FOLDER = ROOT / ".bench" / "footage"
 
 SIZES = ("<= 480p", "720p", ">= 1080p")
+BY_SIDE = dict(zip(("480p", "720p", "1080p"), SIZES, strict=True))
+"""the classes as options name them"""
 CODECS = ("h264", "hevc", "vp9")
 ENCODERS = {
     "h264": ("libx264", {"preset": "veryfast", "crf": "23"}),
@@ -121,17 +123,21 @@ def size_class(width_px: int, height_px: int) -> str:
     return SIZES[0] if side <= 480 else SIZES[1] if side <= 720 else SIZES[2]
 
 
-def corpus(folder: Path, minutes: float = 10.0) -> list[Footage]:
+def corpus(folder: Path, minutes: float = 10.0, size: str | None = None) -> list[Footage]:
     """Give at least so many minutes of footage, with as many files of each size: sizes and codecs take turns.
 
     Args:
         folder: where it is kept; made when missing.
         minutes: longer footage begins with the files of shorter footage.
+        size: take files of this class alone, one of `SIZES`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Footage] = []
     for path, part, codec in _order(folder, *_parts(folder)):
-        if found and len(found) % len(SIZES) == 0 and sum(one.duration_s for one in found) >= 60 * minutes:
+        if size is not None and size_class(part.short_side_px, part.short_side_px) != size:
+            continue
+        is_round = size is not None or len(found) % len(SIZES) == 0
+        if found and is_round and sum(one.duration_s for one in found) >= 60 * minutes:
             break
         if not path.exists():
             first = path.with_name(path.name.replace(_again(path), "", 1))

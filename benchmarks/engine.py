@@ -1,6 +1,6 @@
 """What Ray adds to the plain loop, and what a second core gains, against two bare decodes of the same footage.
 
-    python -m benchmarks.engine [--rounds N] [--minutes M] [--film-minutes M] [--folder DIR]
+    python -m benchmarks.engine [--rounds N] [--minutes M] [--film-minutes M] [--size 480p|720p|1080p] [--folder DIR]
 
 Whole runs of `curate` with the default recipe, each a command of its own on cores of its own, in turns: the plain loop
 on one core, Ray on one core, Ray on two. Runs on a source of a second say what starting costs; it is taken off, with
@@ -27,7 +27,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from benchmarks.corpus import FOLDER, corpus, long_film
+from benchmarks.corpus import BY_SIDE, FOLDER, corpus, long_film
 from benchmarks.measure import ROOT, Cost, measured, shown, spread, verdict, write_results
 from curation.clock import DAEMONS, ENGINE, START
 from curation.video.container import best_video_stream
@@ -177,13 +177,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--film-minutes", type=float, default=20.0, help="0: no long film")
+    parser.add_argument("--size", choices=list(BY_SIDE), help="many files of this class alone")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         print("a second core is wanted to measure what it gains")
         return 1
-    footage = {"many files": [one.path for one in corpus(options.folder, options.minutes)]}
+    footage = {"many files": [one.path for one in corpus(options.folder, options.minutes, BY_SIDE.get(options.size))]}
     if options.film_minutes:
         footage["one film"] = [long_film(options.folder, options.film_minutes)]
     rounds = []
@@ -199,7 +200,7 @@ def main() -> int:
             values = [one[kind][name] for one in rounds]
             results[kind][name] = spread(values)
             print(f"  {name:32} {shown(values)}")
-    write_results("engine", results)
+    write_results(f"engine_{options.size}" if options.size else "engine", results)
     return verdict(misses(results))
 
 

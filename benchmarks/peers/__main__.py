@@ -1,6 +1,6 @@
 """What curation costs with other tools: the same task on the same files, in turns.
 
-    python -m benchmarks.peers [--rounds N] [--minutes M] [--only NAME …] [--install]
+    python -m benchmarks.peers [--rounds N] [--minutes M] [--size 480p|720p|1080p] [--only NAME …] [--install]
 
 The task (see `task`): PySceneDetect's ContentDetector, then bounds on duration, size and motion, clip by clip. Peers:
 Data-Juicer 1.6.1 in its best modes (`data_juicer`), and the orders of EasyAnimate and of Hugging Face's
@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.corpus import FOLDER, ROOT, corpus
+from benchmarks.corpus import BY_SIDE, FOLDER, ROOT, corpus
 from benchmarks.measure import Cost, measured, shown, verdict, write_results
 from benchmarks.peers import ours, restated
 from benchmarks.peers.data_juicer import data_juicer, ffmpeg_program, install
@@ -202,20 +202,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--size", choices=list(BY_SIDE), help="footage of this class alone")
     parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="NAME")
     parser.add_argument("--install", action="store_true", help="make Data-Juicer's environment first")
     options = parser.parse_args()
     if options.install:
         install()
     ffmpeg_program()
-    footage = corpus(FOLDER, options.minutes)
+    footage = corpus(FOLDER, options.minutes, BY_SIDE.get(options.size))
     footage_s = sum(one.duration_s for one in footage)
     with tempfile.TemporaryDirectory() as folder:
         videos = [str(one.path) for one in footage]
         found, truth = in_turns(options.only, videos, options.rounds, Path(folder))
     amiss = report(found, truth, footage_s)
     tables = {"footage_s": footage_s, "tools": {n: asdict(one) for n, one in found.items()}, "ratios": ratios(found)}
-    write_results("peers", tables)
+    write_results(f"peers_{options.size}" if options.size else "peers", tables)
     return verdict(amiss)
 
 
