@@ -21,6 +21,7 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType, VideoFrame
 
+from benchmarks.measure import ROOT
 from curation.demo_footage import draw_demo
 from curation.errors import MediaError
 from curation.files import atomic_folder, atomic_path
@@ -28,7 +29,6 @@ from curation.types import SourceFacts, Span
 from curation.video.probe import probe_video
 from curation.video.write import copy_streams
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED_VIDEOS = Path(os.environ.get("SELECTS_SHARED", ROOT / ".." / "shared")) / "videos"
 FOLDER = ROOT / ".bench" / "footage"
 

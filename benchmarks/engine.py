@@ -66,13 +66,21 @@ class Run:
         return self.cost.cpu_s - self.start_s
 
 
-def curated(files: Sequence[Path], runner: str, cores: Sequence[int], out: Path, with_memory: bool = False) -> Run:
-    """Curate files on some cores."""
-    command = [sys.executable, ROOT / "run_pipeline.py", "curate", *files, "--output", out, "--runner", runner]
+def curated(
+    files: Sequence[Path],
+    runner: str,
+    cores: Sequence[int],
+    out: Path,
+    changes: Sequence[str] = (),
+    with_memory: bool = False,
+) -> Run:
+    """Curate files on some cores, with changes to the default recipe."""
+    command = [sys.executable, ROOT / "run_pipeline.py", "curate", *files, *changes]
+    command += ["--output", out, "--runner", runner]
     cost = measured(command, out.with_suffix(".log"), cores, with_memory=with_memory)
     told = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert not told["problems"], told["problems"][0]
-    return Run(cost, defaultdict(float, told["cpu_s"]))
+    return Run(cost, told["cpu_s"])
 
 
 def draw_second(path: Path) -> Path:

@@ -9,25 +9,17 @@ the whole, the start left out). Written to `.bench/steps.json`. It fails where o
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.corpus import FOLDER, SIZES, corpus
-from benchmarks.measure import ROOT, measured, shown, spread, verdict, write_results
+from benchmarks.engine import Run, curated
+from benchmarks.measure import shown, spread, verdict, write_results
 
 MOST_TEXT = 0.25
 ADDS_UP_WITHIN = 0.1
-
-
-def told_and_seen(files: list[Path], out: Path) -> tuple[dict[str, float], float]:
-    """Curate files; give CPU-seconds by step as the run tells them, and in all as seen from outside."""
-    command = [sys.executable, ROOT / "run_pipeline.py", "curate", *files, "--output", out, "--runner", "inline"]
-    cores = sorted(os.sched_getaffinity(0))[:1]
-    cost = measured([*command, "score_rejected=true"], out.with_suffix(".log"), cores)
-    return json.loads((out / "run.json").read_text(encoding="utf-8"))["cpu_s"], cost.cpu_s
 
 
 def main() -> int:
@@ -39,23 +31,29 @@ def main() -> int:
     options = parser.parse_args()
     footage = corpus(options.folder, options.minutes)
     by_size = {size: [one for one in footage if one.size == size] for size in SIZES}
-    found: dict[str, list[tuple[dict[str, float], float]]] = {size: [] for size, some in by_size.items() if some}
+    cores = sorted(os.sched_getaffinity(0))[:1]
+    found: dict[str, list[Run]] = {size: [] for size, some in by_size.items() if some}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
             for number, size in enumerate(found):
-                found[size].append(told_and_seen([one.path for one in by_size[size]], Path(folder) / str(number)))
+                files, out = [one.path for one in by_size[size]], Path(folder) / str(number)
+                found[size].append(curated(files, "inline", cores, out, changes=["score_rejected=true"]))
     results, missed = {}, []
     for size, rounds in found.items():
         video_s = sum(one.duration_s for one in by_size[size])
-        adds_up = [sum(told.values()) / seen_s for told, seen_s in rounds]
-        text = [told["text_area"] / (sum(told.values()) - told["start"]) for told, _ in rounds]
-        names = sorted(rounds[0][0], key=lambda name: -rounds[0][0][name])
-        steps = {name: spread([told.get(name, 0.0) / video_s for told, _ in rounds]) for name in names}
+        adds_up = [run.told_s / run.cost.cpu_s for run in rounds]
+        text = [run.told["text_area"] / (run.told_s - run.start_s) for run in rounds]
+        names = sorted(rounds[0].told, key=lambda name: -rounds[0].told[name])
+        spent_s = {name: [run.told.get(name, 0.0) / video_s for run in rounds] for name in names}
         print(f"{size}, {video_s:.0f} s of footage; CPU-seconds for each")
         for name in names:
-            print(f"  {name:16} {shown([told.get(name, 0.0) / video_s for told, _ in rounds], 4)}")
+            print(f"  {name:16} {shown(spent_s[name], 4)}")
         print(f"  told ÷ seen {shown(adds_up)}, text detection {shown(text)} of the whole\n")
-        results[size] = {"steps": steps, "told ÷ seen": spread(adds_up), "text": spread(text)}
+        results[size] = {
+            "steps": {n: spread(s) for n, s in spent_s.items()},
+            "told ÷ seen": spread(adds_up),
+            "text": spread(text),
+        }
         if abs(spread(adds_up)[0] - 1) > ADDS_UP_WITHIN:
             missed.append(f"{size}: the steps add up to {spread(adds_up)[0]:.2f} of what was seen")
         if spread(text)[0] > MOST_TEXT:

@@ -39,6 +39,7 @@ from curation.pipeline import select
 from curation.previews import preview_path
 from curation.recipe import Recipe, load_recipe
 from curation.report.write import write_report
+from curation.retire import move_files
 from curation.schema import table_schema
 from curation.table import Unfinished, read_table, rules_text, write_table
 from curation.types import Source
@@ -225,14 +226,11 @@ def measure(out: Path, count: int, sources: list[Source], table_gb: float, round
 
 def renames_s(out: Path, count: int) -> float:
     """Measure what renaming so many clips' files takes, there and back; give the mean of both."""
-    names = os.listdir(out / "train")[:count]
-    here, there = f"{out}/train/", f"{out}/elsewhere/"
-    os.mkdir(there)
+    train, elsewhere = out / "train", out / "elsewhere"
+    names = pa.array(os.listdir(os.fsencode(train))[:count], pa.binary())
     begin_s = time.perf_counter()
-    for name in names:
-        os.rename(here + name, there + name)
-    for name in names:
-        os.rename(there + name, here + name)
+    move_files(names, train, elsewhere)
+    move_files(names, elsewhere, train)
     return (time.perf_counter() - begin_s) / 2
 
 

@@ -57,7 +57,7 @@ UNWATCHED = {
     "RAY_event_stats": "0",
     "RAY_io_context_monitor_probe_interval_ms": "5000",
 }
-"""What each process of Ray gathers and sends every second, in one that has no dashboard to show it."""
+"""Settings that spare each process of Ray what it would gather and send every second for a dashboard."""
 
 
 def start_ray(address: str | None, cpus: int | None = None) -> None:

@@ -112,8 +112,8 @@ def settle_files(out: Path, table: pa.Table) -> None:
     missing = retired.filter(is_named.slice(len(kept)))
     if len(missing):  # one that lies in both folders was brought back, but for a crash
         missing = missing.filter(pc.invert(pc.is_in(missing, kept.filter(pc.is_in(kept, missing)))))
-    _move(kept.filter(pc.invert(is_named.slice(0, len(kept)))), train, aside)
-    _move(missing, aside, train)
+    move_files(kept.filter(pc.invert(is_named.slice(0, len(kept)))), train, aside)
+    move_files(missing, aside, train)
 
 
 def _clips_in(folder: Path) -> pa.Array:
@@ -123,7 +123,8 @@ def _clips_in(folder: Path) -> pa.Array:
     return names.filter(pc.and_(is_clip, pc.or_(pc.ends_with(names, b".mp4"), pc.ends_with(names, b".jpg"))))
 
 
-def _move(names: pa.Array, source: Path, target: Path) -> None:
+def move_files(names: pa.Array, source: Path, target: Path) -> None:
+    """Move files of these names (bytes) from one folder to another, which is made when missing."""
     if not len(names):
         return
     target.mkdir(exist_ok=True)

@@ -26,8 +26,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.corpus import BY_SIDE, FOLDER, ROOT, corpus
-from benchmarks.measure import Cost, measured, shown, verdict, write_results
+from benchmarks.corpus import BY_SIDE, FOLDER, corpus
+from benchmarks.measure import ROOT, Cost, measured, shown, verdict, write_results
 from benchmarks.peers import ours, restated
 from benchmarks.peers.data_juicer import data_juicer, ffmpeg_program, install
 from benchmarks.peers.task import MIN_S, Agreement, Clip, agreement, is_kept

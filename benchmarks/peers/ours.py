@@ -6,8 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.corpus import ROOT
-from benchmarks.measure import Cost, measured
+from benchmarks.measure import ROOT, Cost, measured
 from benchmarks.peers.task import (
     CONTENT_THRESHOLD,
     CRF,
