@@ -25,15 +25,17 @@ from scipy.stats import spearmanr
 from benchmarks.corpus import FOLDER, corpus
 from benchmarks.floor import without_text
 from benchmarks.measure import write_results
-from curation.analyse import analyse, probe_source
-from curation.clock import StepClock
-from curation.samples import SampleStore
-from curation.sources import find_sources
-from curation.types import Row, Sampling, Span, silent
-from curation.video import planes
-from curation.video.decode import read_frames
-from curation.video.frame import PlanarFrame
+from core.cpu_time import StepClock
+from curation.analysis.analyse import analyse, probe_source
+from curation.analysis.samples import SampleStore
+from curation.inputs.sources import find_sources
+from curation.types import Frames, Row, Sampling
 from curation.work import Plan
+from media import planes
+from media.decode import whole_frames
+from media.frame import PlanarFrame
+from media.stretch import Stretch
+from media.types import Span, no_heartbeat
 from operators.motion import NEIGHBOURHOOD, TEXTURE_LEVELS2, Motion, global_shift, overlap, score_motion
 from operators.visual_quality import FLOOR, WEIGHTS, ramp
 
@@ -47,7 +49,7 @@ PAIRS = Motion().sampling
 
 @lru_cache(64)
 def shares(many: int, few: int) -> np.ndarray:
-    """Give by how much each of `few` equal parts covers each of `many` cells, rows of sum 1: float64 (few, many)."""
+    """Return by how much each of `few` equal parts covers each of `many` cells, rows of sum 1: float64 (few, many)."""
     edges, cells = np.arange(few + 1) * many / few, np.arange(many)
     covered = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
     return np.asarray(np.clip(covered, 0, None) * few / many)
@@ -86,7 +88,7 @@ class ExactFrame(PlanarFrame):
 
 
 def slow_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give flow at the medium preset with refinement, flat areas filled in at full size: float32 (H, W, 2)."""
+    """Return flow at the medium preset with refinement, flat areas filled in at full size: float32 (H, W, 2)."""
     dx, dy = global_shift(first, second)
     before, after = overlap(first, second, dx, dy)
     engine = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
@@ -101,14 +103,14 @@ def slow_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def laplacian_variance(gray: np.ndarray) -> float:
-    """Give the variance of the 3x3 Laplacian at a short side of at least 360 px."""
+    """Return the variance of the 3x3 Laplacian at a short side of at least 360 px."""
     factor = max(1.0, 360 / min(gray.shape))
     size = (round(gray.shape[1] * factor), round(gray.shape[0] * factor))
     return float(cv2.Laplacian(cv2.resize(gray.astype(float), size), cv2.CV_64F).var())
 
 
 def slow_quality(rgb: np.ndarray) -> float:
-    """Give the weighted geometric mean of the parts of `operators.visual_quality`, in float64."""
+    """Return the weighted geometric mean of the parts of `operators.visual_quality`, in float64."""
     red, green, blue = np.moveaxis(rgb.astype(float), 2, 0)
     gray = 0.299 * red + 0.587 * green + 0.114 * blue
     low, high = np.percentile(gray, [5, 95])
@@ -132,18 +134,18 @@ def slow_quality(rgb: np.ndarray) -> float:
     return float(np.exp(sum(weight * np.log(max(parts[name], FLOOR)) for name, weight in WEIGHTS.items())))
 
 
-def slow_frozen(pixels: np.ndarray) -> float | None:
-    """Give the share of frames without a block of 8 px that changed by half a level since the last new frame."""
-    if len(pixels) < 2:
-        return None
-    shown, repeats = pixels[0], 0
-    for frame in pixels[1:]:
+def slow_frozen(frames: Frames, span: Span) -> float | None:
+    """Return the share of the time after the first frame without a block of 8 px that changed by half a level."""
+    ends_s = [*frames.times_s[1:], span.end_s]
+    shown, frozen_s = frames.pixels[0], 0.0
+    for frame, start_s, end_s in zip(frames.pixels[1:], frames.times_s[1:], ends_s[1:], strict=True):
         height, width = frame.shape
         if exact(np.abs(frame.astype(float) - shown), max(1, round(width / 8)), max(1, round(height / 8))).max() < 0.5:
-            repeats += 1
+            frozen_s += end_s - start_s
         else:
             shown = frame
-    return repeats / (len(pixels) - 1)
+    counted_s = span.end_s - float(ends_s[0])
+    return frozen_s / counted_s if counted_s > 0 else None
 
 
 def slow_scores(store: SampleStore, span: Span) -> dict[str, float | None]:
@@ -160,20 +162,20 @@ def slow_scores(store: SampleStore, span: Span) -> dict[str, float | None]:
         "sharpness": float(np.mean([laplacian_variance(gray) for gray in grid.pixels])),
         "brightness": float(grid.pixels.mean() / 255),
         "clipped": float(np.mean((grid.pixels < 2.5) | (grid.pixels >= 252.5))),
-        "frozen": slow_frozen(coarse.pixels),
+        "frozen": slow_frozen(coarse, span),
         "visual_quality": float(np.mean([slow_quality(rgb) for rgb in pictures.pixels])),
     }
 
 
 def pairs_of(plan: Plan, path: Path) -> Iterator[tuple[Row, dict[str, float | None]]]:
-    """Give the quick row and the slow scores of each clip of a file."""
+    """Yield the quick row and the slow scores of each clip of a file."""
     (source,) = find_sources([str(path)])
-    for task in probe_source(plan, source, silent):
-        rows = [row for row in analyse(plan, task, silent, StepClock()) if row["status"] != "failed"]
+    for task in probe_source(plan, source, no_heartbeat):
+        rows = [row for row in analyse(plan, task, no_heartbeat, StepClock()) if row["status"] != "failed"]
         assert PAIRS is not None
         store = SampleStore([GRID, PICTURES, PAIRS, COARSE])
         waiting = sorted(rows, key=lambda row: float(row["start_s"]))
-        for frame in read_frames(source.file, task.facts, task.segment.start_pts, task.segment.end_pts):
+        for frame in whole_frames(Stretch(source.file, task.facts, task.segment.start_pts, task.segment.end_pts)):
             assert isinstance(frame, PlanarFrame)
             slow = ExactFrame(frame.frame, frame.facts, frame.index, frame.time_s, frame.duration_s)
             store.offer(slow, slow.coarse())

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-from train_bridge.batches import Ahead
-from train_bridge.cache import CacheReader, Entry, fold, hold_cache, write_shard
+from models.geometry import Bucket
+from train_bridge.cache.cache import CacheReader, Entry, fold, hold_cache, write_shard
+from train_bridge.loop.batches import Ahead
 from train_bridge.methods.types import Batch
-from train_bridge.types import Bucket, MicroBatch
+from train_bridge.types import MicroBatch
 
 SAMPLES = 400
 ROWS_PER_SHARD = 32
@@ -35,7 +36,7 @@ WAIT_TARGET = 2.0
 
 
 def write_cache(cache: Path) -> list[str]:
-    """Write random latents; give their keys."""
+    """Write random latents; return their keys."""
     generator = torch.Generator().manual_seed(0)
     keys = [f"{number:032x}" for number in range(SAMPLES)]
     with hold_cache(cache):
@@ -55,7 +56,7 @@ def write_cache(cache: Path) -> list[str]:
 
 
 def read_plainly(shards: list[Path]) -> int:
-    """Read files from begin to end; give how many bytes."""
+    """Read files from begin to end; return how many bytes."""
     count = 0
     for shard in shards:
         with shard.open("rb", buffering=0) as file:
@@ -65,7 +66,7 @@ def read_plainly(shards: list[Path]) -> int:
 
 
 def read_latents(reader: CacheReader, keys: list[str]) -> int:
-    """Read latents one by one; give how many bytes."""
+    """Read latents one by one; return how many bytes."""
     count = 0
     for key in keys:
         mean, logvar = reader.latent(key)
@@ -74,7 +75,7 @@ def read_latents(reader: CacheReader, keys: list[str]) -> int:
 
 
 def read_batches(reader: CacheReader, keys: list[str]) -> int:
-    """Read latents in batches of four; give how many bytes."""
+    """Read latents in batches of four; return how many bytes."""
     count = 0
     for begin in range(0, len(keys), 4):
         count += sum(tensor.nbytes for tensor in reader.latents(keys[begin : begin + 4]))
@@ -82,7 +83,7 @@ def read_batches(reader: CacheReader, keys: list[str]) -> int:
 
 
 def data_wait(reader: CacheReader, keys: list[str]) -> float:
-    """Read batches of four as the trainer does, beside steps that take 100 ms; give the share of time waited."""
+    """Read batches of four as the trainer does, beside steps that take 100 ms; return the share of time waited."""
 
     def read(micro: MicroBatch, seeds: tuple[int, ...]) -> Batch:
         mean, logvar = reader.latents([keys[row] for row in micro.rows])
@@ -91,13 +92,13 @@ def data_wait(reader: CacheReader, keys: list[str]) -> float:
     rows = [tuple(range(begin, begin + 4)) for begin in range(0, 4 * STEPS, 4)]
     micros = [(MicroBatch(Bucket(49, 256, 256), some, (1.0,) * 4), some) for some in rows]
     ahead = Ahead(read, micros)
-    begun = 0.0
+    started = 0.0
     for number, batch in enumerate(ahead):
         if number == 0:  # what a run waits for before its first step is not a step's
-            begun, ahead.waited_s = time.perf_counter(), 0.0
+            started, ahead.waited_s = time.perf_counter(), 0.0
         assert batch.mean is not None
         time.sleep(STEP_S)
-    return ahead.waited_s / (time.perf_counter() - begun)
+    return ahead.waited_s / (time.perf_counter() - started)
 
 
 def main() -> None:

@@ -34,15 +34,15 @@ from captioners.asking import Asking, Describe, described
 from captioners.checks import STATUSES
 from captioners.endpoint import Endpoint, Server
 from captioners.vllm import Vllm, start
-from curation.progress import Display
-from curation.ray_runner import run_on_ray, start_ray
+from cli.common import TABLES
+from core.progress import Display
+from curation.analysis.samples import encode_samples
+from curation.engine.ray_runner import run_on_ray, start_ray
+from curation.output.table import parts_folder
 from curation.recipe import resolve
-from curation.samples import encode_samples
 from curation.steps import FinishStep, unfinished_row
-from curation.table import parts_folder
 from curation.types import Captioner, Frames, Row
 from curation.work import Plan
-from run_pipeline import TABLES
 
 SERVERS = ((8, 0.5), (32, 1.0), (64, 2.0))
 """slots and latency in seconds"""
@@ -55,7 +55,7 @@ LOOK_S = 0.0005
 
 
 def waiting_rows(plan: Plan, count: int, frames: int, short_side_px: int) -> list[Row]:
-    """Give accepted clips that have all but their captions, with soft pictures of some grain."""
+    """Return accepted clips that have all but their captions, with soft pictures of some grain."""
     rng = np.random.default_rng(0)
     size = (short_side_px * 16 // 9, short_side_px)
     packed = []
@@ -83,7 +83,7 @@ def caption_all(captioner: Captioner, rows: int, frames: int, short_side_px: int
 
 @contextmanager
 def slow_server(latency_s: float, slots: int) -> Iterator[str]:
-    """Start a server; give its address."""
+    """Start a server; return its address."""
     command = [sys.executable, "-m", "benchmarks.slow_server", str(latency_s), str(slots)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -95,7 +95,7 @@ def slow_server(latency_s: float, slots: int) -> Iterator[str]:
 
 
 def overhead(slots: int, latency_s: float) -> float:
-    """Give the time from the first request to the last reply, over the ideal."""
+    """Return the time from the first request to the last reply, over the ideal."""
     count = slots * REQUESTS_PER_SLOT
     with slow_server(latency_s, slots) as url:
         caption_all(Endpoint(Server(url, slots=slots + max(2, slots // 8))), count, 8, 224)
@@ -145,7 +145,7 @@ class WatchedVllm(Vllm):
 
 
 def idle_share(model: str, clips: int = 160) -> float:
-    """Give the share of time in which the engine has nothing to do while clips wait."""
+    """Return the share of time in which the engine has nothing to do while clips wait."""
     asking = Asking(
         own_prompts={"en": "Describe it."}, frames=4, short_side_px=56, max_tokens=REPLY_TOKENS, retries=0, mend=False,
         unchecked=STATUSES[1:],

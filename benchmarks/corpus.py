@@ -22,12 +22,12 @@ import av
 from av.video.frame import PictureType, VideoFrame
 
 from benchmarks.measure import ROOT
-from curation.demo_footage import draw_demo
-from curation.errors import MediaError
-from curation.files import atomic_folder, atomic_path
-from curation.types import SourceFacts, Span
-from curation.video.probe import probe_video
-from curation.video.write import copy_streams
+from core.errors import MediaError
+from core.files import atomic_folder, atomic_path
+from demo.footage import draw_demo
+from media.probe import probe_video
+from media.stream_copy import copy_streams
+from media.types import SourceFacts, Span
 
 SHARED_VIDEOS = Path(os.environ.get("SELECTS_SHARED", ROOT / ".." / "shared")) / "videos"
 FOLDER = ROOT / ".bench" / "footage"
@@ -118,13 +118,13 @@ DRAWN: tuple[tuple[Part, ...], ...] = tuple(
 
 
 def size_class(width_px: int, height_px: int) -> str:
-    """Give the size class of a picture: by its short side, whichever way it is held."""
+    """Return the size class of a picture: by its short side, whichever way it is held."""
     side = min(width_px, height_px)
     return SIZES[0] if side <= 480 else SIZES[1] if side <= 720 else SIZES[2]
 
 
 def corpus(folder: Path, minutes: float = 10.0, size: str | None = None) -> list[Footage]:
-    """Give at least so many minutes of footage, with as many files of each size: sizes and codecs take turns.
+    """Return at least so many minutes of footage, with as many files of each size: sizes and codecs take turns.
 
     Args:
         folder: where it is kept; made when missing.
@@ -150,7 +150,7 @@ def corpus(folder: Path, minutes: float = 10.0, size: str | None = None) -> list
 
 
 def long_film(folder: Path, minutes: float = 20.0) -> Path:
-    """Give one file of at least so many minutes: H.264 parts of one shape in a row, again and again, not re-encoded.
+    """Return one file of at least so many minutes: H.264 parts of one shape in a row, again and again, not re-encoded.
 
     Args:
         folder: where it is kept; made when missing.
@@ -176,7 +176,7 @@ def long_film(folder: Path, minutes: float = 20.0) -> Path:
 
 
 def _append(output: av.container.OutputContainer, stream: av.VideoStream, path: Path, told_s: Fraction) -> Fraction:
-    """Copy the packets of a file behind what is there; give where its last one ends."""
+    """Copy the packets of a file behind what is there; return where its last one ends."""
     end_s = told_s
     with av.open(str(path)) as container:
         source = container.streams.video[0]
@@ -193,7 +193,7 @@ def _append(output: av.container.OutputContainer, stream: av.VideoStream, path: 
 
 
 def _parts(folder: Path) -> tuple[Path, tuple[tuple[Part, ...], ...]]:
-    """Give where the videos are, and the parts by size class of those that are there."""
+    """Return where the videos are, and the parts by size class of those that are there."""
     real = tuple(tuple(part for part in parts if (SHARED_VIDEOS / part.file).is_file()) for parts in REAL)
     if all(real):
         return SHARED_VIDEOS, real
@@ -205,7 +205,7 @@ def _parts(folder: Path) -> tuple[Path, tuple[tuple[Part, ...], ...]]:
 
 
 def _order(folder: Path, videos: Path, by_size: tuple[tuple[Part, ...], ...]) -> Iterator[tuple[Path, Part, str]]:
-    """Give file, part and codec, without end: sizes in turns, the codecs shifted against each other."""
+    """Yield file, part and codec, without end: sizes in turns, the codecs shifted against each other."""
     number = 0
     while True:
         for size, parts in enumerate(by_size):
@@ -220,7 +220,7 @@ def _order(folder: Path, videos: Path, by_size: tuple[tuple[Part, ...], ...]) ->
 
 
 def _again(path: Path) -> str:
-    """Give what tells a file that is repeated from the first of its kind."""
+    """Return what tells a file that is repeated from the first of its kind."""
     _, found, number = path.stem.rpartition("_again")
     return f"{found}{number}" if found else "\0"
 

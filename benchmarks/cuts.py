@@ -19,10 +19,12 @@ import numpy as np
 from curation.shots.fused import Fused
 from curation.shots.pyscenedetect import Adaptive, Cascade, Content, Hash, Histogram, Threshold
 from curation.shots.split import BLOCK_FRAMES
-from curation.shots.types import Boundary, CoarseFrame, ShotDetector
-from curation.video.container import open_video
-from curation.video.decode import read_frames
-from curation.video.probe import probe_video, scan_packets
+from curation.shots.types import Boundary, ShotDetector
+from media.coarse import CoarseFrame
+from media.container import open_video
+from media.decode import whole_frames
+from media.probe import probe_video, scan_packets
+from media.stretch import Stretch
 
 TOLERANCE_FRAMES = 2
 """Marks made by eye and decoders' first frames differ by this much at most."""
@@ -122,7 +124,7 @@ def score_cuts(found: Iterable[Boundary], truth: CutTruth, tolerance: int = TOLE
 
 
 def _counts_neither_way(boundary: Boundary, truth: CutTruth, tolerance: int) -> bool:
-    """Whether a boundary touches frames at which nothing counts."""
+    """Return whether a boundary touches frames at which nothing counts."""
     end = max(boundary.end, boundary.start + 1)
     if any(boundary.start < stop and end > start for start, stop in truth.ignore):
         return True
@@ -147,7 +149,7 @@ def detect(detector: ShotDetector, frames: Sequence[CoarseFrame], fps: float) ->
 def coarse_frames(path: Path) -> tuple[list[CoarseFrame], float]:
     """Decode the coarse frames of the stream that curation chooses, and give its frame rate."""
     facts, _ = probe_video(path)
-    return [frame.coarse() for frame in read_frames(path, facts)], facts.fps or 25.0
+    return [frame.coarse() for frame in whole_frames(Stretch(path, facts))], facts.fps or 25.0
 
 
 def on_frames(marks: CutTruth, path: Path, frames: Sequence[CoarseFrame]) -> CutTruth:
@@ -182,7 +184,7 @@ def read_truth(path: Path) -> dict[str, CutTruth]:
 
 
 def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> dict[str, CutScore]:
-    """Print the table; give the scores by detector."""
+    """Print the table; return the scores by detector."""
     totals = dict.fromkeys(DETECTORS, CutScore())
     spent_s = dict.fromkeys(DETECTORS, 0.0)
     count = 0

@@ -29,8 +29,9 @@ import numpy as np
 
 from benchmarks.corpus import BY_SIDE, FOLDER, corpus, long_film
 from benchmarks.measure import ROOT, Cost, measured, shown, spread, verdict, write_results
-from curation.clock import DAEMONS, ENGINE, START
-from curation.video.container import best_video_stream
+from core.cpu_time import DAEMONS, ENGINE, START
+from media.container import stream_of
+from media.streams import choose_video_stream
 
 MOST_ADDED = 1.10
 LEAST_SHARE = 0.95
@@ -100,14 +101,14 @@ def decode_on(core: int, files: Sequence[str]) -> None:
     os.sched_setaffinity(0, [core])
     for file in files:
         with av.open(file) as container:
-            stream = best_video_stream(container)
+            stream = stream_of(container, choose_video_stream(container).index)
             stream.codec_context.thread_count = 1
             for _ in container.decode(stream):
                 pass
 
 
 def decoding_gain(files: Sequence[Path], cores: Sequence[int]) -> float:
-    """Give what a second core gains for bare decodes: two at once, over one after the other."""
+    """Return what a second core gains for bare decodes: two at once, over one after the other."""
     names = [str(file) for file in files]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for task in [pool.submit(decode_on, core, names[:0]) for core in cores]:
@@ -122,7 +123,7 @@ def decoding_gain(files: Sequence[Path], cores: Sequence[int]) -> float:
 
 
 def one_round(footage: dict[str, list[Path]], second: Path, cores: Sequence[int], folder: Path) -> dict[str, dict]:
-    """Run everything once; give the figures by kind of footage."""
+    """Run everything once; return the figures by kind of footage."""
 
     def run(name: str, files: list[Path], kind: str) -> Run:
         runner, count = WAYS[name]
@@ -180,7 +181,7 @@ def misses(results: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def main() -> int:
-    """Print the table; give 1 where a target is missed."""
+    """Print the table; return 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0)

@@ -27,15 +27,18 @@ import cv2
 
 from benchmarks.corpus import FOLDER, SIZES, corpus, size_class
 from benchmarks.measure import shown, spread, verdict, write_results
-from curation.analyse import analyse, probe_source
-from curation.clock import StepClock
-from curation.errors import MediaError
+from cli.common import TABLES
+from configs import CONFIGS
+from core.cpu_time import StepClock
+from core.errors import MediaError
+from curation.analysis.analyse import analyse, probe_source
+from curation.inputs.sources import find_sources
 from curation.recipe import Recipe, load_recipe
-from curation.sources import find_sources
-from curation.types import Source, silent
-from curation.video.container import best_video_stream
+from curation.types import Source
 from curation.work import Plan
-from run_pipeline import CONFIGS, TABLES
+from media.container import stream_of
+from media.streams import choose_video_stream
+from media.types import no_heartbeat
 
 TARGETS = dict(zip(SIZES, (2.2, 1.6, 1.4), strict=True))
 ADDS_UP_WITHIN = 0.1
@@ -57,10 +60,10 @@ class Cost:
 
 
 def bare_decode(path: Path) -> float:
-    """Decode a file's chosen stream to nothing; give the CPU-seconds."""
+    """Decode a file's chosen stream to nothing; return the CPU-seconds."""
     begin = time.process_time()
     with av.open(str(path)) as container:
-        stream = best_video_stream(container)
+        stream = stream_of(container, choose_video_stream(container).index)
         stream.codec_context.thread_count = 1
         for _ in container.decode(stream):
             pass
@@ -68,7 +71,7 @@ def bare_decode(path: Path) -> float:
 
 
 def ffmpeg_decode(program: str, path: Path) -> float:
-    """Decode a file by the program of FFmpeg on one thread; give the CPU-seconds."""
+    """Decode a file by the program of FFmpeg on one thread; return the CPU-seconds."""
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [program, "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-f", "null", "-"]
     subprocess.run(command, check=True)
@@ -77,12 +80,12 @@ def ffmpeg_decode(program: str, path: Path) -> float:
 
 
 def analysed(plan: Plan, source: Source, cost: Cost) -> str:
-    """Analyse a file, adding to the cost; give its size class."""
+    """Analyse a file, adding to the cost; return its size class."""
     clock, begin = StepClock(), time.process_time()
     with clock.step("probe"):
-        tasks = probe_source(plan, source, silent)
+        tasks = probe_source(plan, source, no_heartbeat)
     for task in tasks:
-        for _ in analyse(plan, task, silent, clock):
+        for _ in analyse(plan, task, no_heartbeat, clock):
             pass
     cost.analyse_s += time.process_time() - begin
     cost.steps_s.update(clock.take())
@@ -109,13 +112,13 @@ def round_of(plan: Plan, sources: Sequence[Source]) -> dict[str, Cost]:
 
 
 def without_text() -> Recipe:
-    """Give the default recipe without what needs a pool of its own."""
+    """Return the default recipe without what needs a pool of its own."""
     recipe, _ = load_recipe(CONFIGS / "default.yaml", ["operators.text_area=false", "rules.text_area=false"], TABLES)
     return recipe
 
 
 def main() -> int:
-    """Print the tables; give 1 where a target is missed."""
+    """Print the tables; return 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)

@@ -84,7 +84,7 @@ def measured(
 
 
 def spread(values: Sequence[float]) -> list[float]:
-    """Give median, lowest and highest."""
+    """Return median, lowest and highest."""
     return [statistics.median(values), min(values), max(values)]
 
 
@@ -95,7 +95,7 @@ def shown(values: Sequence[float], digits: int = 2) -> str:
 
 
 def verdict(missed: Sequence[str]) -> int:
-    """Name the targets that were missed; give the exit status."""
+    """Name the targets that were missed; return the exit status."""
     print("\n".join(f"missed: {words}" for words in missed) or "every target is met", flush=True)
     return 1 if missed else 0
 
@@ -109,7 +109,7 @@ def write_results(name: str, results: object) -> Path:
 
 
 def _memory_mb(meter: int) -> list[float]:
-    """Give the memory of each process that the meter's command started."""
+    """Return the memory of each process that the meter's command started."""
     found = []
     with suppress(psutil.Error):
         for process in psutil.Process(meter).children(recursive=True):

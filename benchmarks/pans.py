@@ -16,12 +16,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import verdict
-from curation.demo_landscapes import scene
-from curation.drawing import write_video
-from curation.samples import SampleStore
-from curation.types import ClipInput, Span
-from curation.video.decode import read_frames
-from curation.video.probe import probe_video
+from curation.analysis.samples import SampleStore
+from curation.types import ClipInput
+from demo.drawing import write_video
+from demo.landscapes import scene
+from media.decode import whole_frames
+from media.probe import probe_video
+from media.stretch import Stretch
+from media.types import Span
 from operators.motion import Motion
 
 SIZES = ((640, 360), (1280, 720), (1920, 1080))
@@ -34,7 +36,7 @@ SECONDS = 4
 
 
 def textures() -> dict[str, np.ndarray]:
-    """Give pictures to pan over, uint8 (H, W, 3): even texture, a landscape with sky, and a photo if there is one."""
+    """Return pictures to pan over, uint8 (H, W, 3): even texture, a landscape with sky, and a photo if there is one."""
     cells = np.random.default_rng(0).integers(0, 255, (375, 650, 3), dtype=np.uint8)
     found = {
         "even texture": cv2.resize(cells, (2600, 1500), interpolation=cv2.INTER_CUBIC),
@@ -49,7 +51,7 @@ def textures() -> dict[str, np.ndarray]:
 
 
 def pan(texture: np.ndarray, size: tuple[int, int], fps: int, speed: float) -> Iterator[np.ndarray]:
-    """Give the frames of a pan to the right; every size and rate sees the same part of the texture."""
+    """Yield the frames of a pan to the right; every size and rate sees the same part of the texture."""
     width = min(1280, int(texture.shape[1] * 0.55))
     window = (width, int(width * size[1] / size[0]))
     step_px = speed / 100 * float(np.hypot(*window)) / fps
@@ -61,12 +63,12 @@ def pan(texture: np.ndarray, size: tuple[int, int], fps: int, speed: float) -> I
 
 
 def measured(path: Path) -> float:
-    """Give the motion score of a file taken as one clip."""
+    """Return the motion score of a file taken as one clip."""
     facts, _ = probe_video(path)
     operator = Motion()
     assert operator.sampling is not None
     store, count, end_s = SampleStore([operator.sampling]), 0, 0.0
-    for frame in read_frames(path, facts):
+    for frame in whole_frames(Stretch(path, facts)):
         store.offer(frame, frame.coarse())
         count, end_s = count + 1, frame.time_s + frame.duration_s
     span = Span(0.0, end_s, 0, count)
@@ -76,7 +78,7 @@ def measured(path: Path) -> float:
 
 
 def main() -> int:
-    """Draw, encode, measure, print; give 1 where a speed is off."""
+    """Draw, encode, measure, print; return 1 where a speed is off."""
     cv2.setNumThreads(1)
     missed = []
     print(f"{'texture':28} {'%/s':>5} {'lowest':>7} {'highest':>8}")

@@ -14,22 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from train_bridge.buckets import assign
 from train_bridge.config import BucketSettings
-from train_bridge.planner import Budget, EpochPlan, Index, plan_epoch
+from train_bridge.plan.buckets import assign
+from train_bridge.plan.planner import Budget, EpochPlan, Index, plan_epoch
 from train_bridge.types import TrainRow
 
 WIDTH, LAYERS, TEXT_TOKENS = 3072, 48, 256  # EasyAnimate V5.1, 12B
 SIZES_PX = (256, 384, 512, 640, 768, 896, 1024)
-FIXED = BucketSettings(sizes_px=SIZES_PX)
+FIXED = BucketSettings(sizes_px=SIZES_PX, fps=0.0)
 BY_TOKENS = BucketSettings(
-    sizes_px=SIZES_PX, frames=(9, 17, 25, 33, 49, 65, 81, 97, 113, 129, 145), tokens_per_row=13312
+    sizes_px=SIZES_PX, frames=(9, 17, 25, 33, 49, 65, 81, 97, 113, 129, 145), fps=0.0, tokens_per_row=13312
 )
 SETTINGS = {"fixed lengths": FIXED, "by tokens": BY_TOKENS}
 
 
 def forward_flops(tokens: np.ndarray) -> np.ndarray:
-    """Give FLOPs of one row with so many video tokens: L·(24·d²·N + 4·N²·d), full attention with the text."""
+    """Return FLOPs of one row with so many video tokens: L·(24·d²·N + 4·N²·d), full attention with the text."""
     n = tokens.astype(np.float64) + TEXT_TOKENS
     return LAYERS * (24.0 * WIDTH**2 * n + 4.0 * n**2 * WIDTH)
 
@@ -56,7 +56,7 @@ def mixed_rows(count: int, seed: int = 0) -> list[TrainRow]:
 
 
 def planned_efficiency(plan: EpochPlan, ranks: int) -> float:
-    """Give the share of the ranks' time that real rows take, where all wait for the slowest at every step."""
+    """Return the share of the ranks' time that real rows take, where all wait for the slowest at every step."""
     useful, waited = 0.0, 0.0
     for step in range(plan.num_steps):
         done, busy = [], []
@@ -71,7 +71,7 @@ def planned_efficiency(plan: EpochPlan, ranks: int) -> float:
 
 
 def independent_efficiency(index: Index, rows_of: Sequence[int], ranks: int, seed: int = 0) -> float:
-    """Give the same for ranks that each go through their own shuffled batches of one bucket; rests are dropped.
+    """Return the same for ranks that each go through their own shuffled batches of one bucket; rests are dropped.
 
     Args:
         index: the rows; the first epoch's options are drawn at random.

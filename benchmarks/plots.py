@@ -33,7 +33,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 
 
 def drawing(height: int, title: str, parts: Sequence[str]) -> str:
-    """Give an SVG document with a title."""
+    """Return an SVG document with a title."""
     body = "\n".join([STYLE, text(0, 18, title, "title"), *parts])
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -60,7 +60,7 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis") -> str:
 
 
 def cost_by_step(floor: Mapping[str, Mapping]) -> str:
-    """Draw a bar for each size: the steps of analysis in shares of a bare decode, the dearest ones by name."""
+    """Draw a bar for each size: the steps of analysis in shares of a bare decode, the most expensive ones by name."""
     summed: dict[str, float] = {}
     for found in floor.values():
         for name, share in found["steps"].items():
@@ -112,7 +112,7 @@ PANELS = (
 
 
 def round_step(least: float) -> float:
-    """Give the next round number for the lines of an axis: 1, 2 or 5 times a power of ten."""
+    """Return the next round number for the lines of an axis: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
 
@@ -156,7 +156,7 @@ PLOTS = {"cost_by_step": ("floor", cost_by_step), "scale": ("scale", scale_plot)
 
 
 def main() -> int:
-    """Draw what there are figures for; give 1 where some are missing."""
+    """Draw what there are figures for; return 1 where some are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "plots")
     options = parser.parse_args()

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from models.caching import first_block_cache
-from models.easyanimate import EasyAnimate
-from models.generate import generate_latents
-from models.memory import place
-from models.objectives import make_objective
-from models.samplers import SAMPLERS, make_scheduler
+from models.denoise.first_block_cache import first_block_cache
+from models.denoise.generate import generate_latents
+from models.denoise.objectives import make_objective
+from models.denoise.samplers import SAMPLERS, make_scheduler
+from models.memory.modes import place
+from models.transformers.conditioning import Conditioning
+from models.transformers.easyanimate_v5 import EasyAnimate
 
 FAMILY, OBJECTIVE = EasyAnimate(), make_objective("flow")
 CLIPS, SHAPE = 4, (16, 3, 8, 8)
@@ -42,7 +43,7 @@ def train(steps: int, texts: torch.Tensor) -> nn.Module:
         clips = torch.randint(0, CLIPS, (CLIPS,), generator=draw)
         data = torch.stack([latents_of(int(c), 0.1 * float(torch.randn((), generator=draw))) for c in clips])
         levels, noise = OBJECTIVE.timesteps(torch.rand(CLIPS, generator=draw)), torch.randn(data.shape, generator=draw)
-        said = FAMILY.predict(network, OBJECTIVE.corrupt(data, noise, levels), levels, texts[clips])
+        said = FAMILY.predict(network, OBJECTIVE.corrupt(data, noise, levels), levels, Conditioning(texts[clips]))
         (said - OBJECTIVE.target(data, noise, levels)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -56,8 +57,8 @@ def sample(network: nn.Module, text: torch.Tensor, steps: int, guidance: float, 
         FAMILY,
         network,
         scheduler,
-        text,
-        torch.zeros_like(text),
+        Conditioning(text),
+        Conditioning(torch.zeros_like(text)),
         SHAPE,
         steps,
         guidance,

@@ -21,7 +21,7 @@ import av
 from benchmarks.corpus import FOLDER, corpus, long_film
 from benchmarks.engine import Run, curated, draw_second
 from benchmarks.measure import shown, spread, verdict, write_results
-from curation.files import atomic_path
+from core.files import atomic_path
 
 MOST_GROWTH = 1.1
 TIMES = (1, 2, 4, 8)
@@ -42,7 +42,7 @@ def copy_with_tag(file: Path, to: Path, tag: str) -> Path:
 
 
 def many_files(folder: Path, minutes: float, times: int) -> list[Path]:
-    """Give so many copies of the corpus."""
+    """Return so many copies of the corpus."""
     copies = folder / "copies"
     copies.mkdir(parents=True, exist_ok=True)
     files = [one.path for one in corpus(folder, minutes)]
@@ -50,7 +50,7 @@ def many_files(folder: Path, minutes: float, times: int) -> list[Path]:
 
 
 def length_s(files: Sequence[Path]) -> float:
-    """Give the length of files together."""
+    """Return the length of files together."""
     total = 0.0
     for file in files:
         with av.open(str(file)) as container:
@@ -59,7 +59,7 @@ def length_s(files: Sequence[Path]) -> float:
 
 
 def figures(run: Run, empty: Run, video_s: float) -> dict[str, float]:
-    """Give what a run took."""
+    """Return what a run took."""
     return {
         "video s": video_s,
         "peak mb": run.cost.peak_mb,
@@ -70,7 +70,7 @@ def figures(run: Run, empty: Run, video_s: float) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the table; give 1 where memory grows with the footage."""
+    """Print the table; return 1 where memory grows with the footage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=4.0, help="the footage that is taken once, twice, …")

@@ -23,7 +23,7 @@ ADDS_UP_WITHIN = 0.1
 
 
 def main() -> int:
-    """Print the tables; give 1 where a target is missed."""
+    """Print the tables; return 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=10.0)

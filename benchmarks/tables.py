@@ -32,18 +32,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.measure import verdict, write_results
+from cli.common import TABLES
+from configs import CONFIGS
+from curation.analysis.previews import preview_path
 from curation.export import export
 from curation.judge import judge_table, rules_of
-from curation.output import plan_work, write_recipe
+from curation.output.folder import plan_work, write_recipe
+from curation.output.stash import move_files
+from curation.output.table import Unfinished, read_table, rules_text, write_table
 from curation.pipeline import select
-from curation.previews import preview_path
 from curation.recipe import Recipe, load_recipe
 from curation.report.write import write_report
-from curation.retire import move_files
 from curation.schema import table_schema
-from curation.table import Unfinished, read_table, rules_text, write_table
 from curation.types import Source
-from run_pipeline import CONFIGS, TABLES
 
 ROWS = (10_000, 100_000, 1_000_000)
 ROUNDS = 5
@@ -76,7 +77,7 @@ CAPTION_PARTS = 5
 
 
 def made_up(recipe: Recipe, count: int) -> pa.Table:
-    """Give a judged table: ten clips of each source, scores at random, captions and files where accepted."""
+    """Return a judged table: ten clips of each source, scores at random, captions and files where accepted."""
     rng = np.random.default_rng(0)
     schema = table_schema(recipe.writers)
     ids = [str(uuid.UUID(bytes=part.tobytes(), version=4)) for part in rng.integers(0, 256, (count, 16), np.uint8)]
@@ -124,7 +125,7 @@ def made_up(recipe: Recipe, count: int) -> pa.Table:
 
 
 def write_output(out: Path, recipe: Recipe, count: int) -> list[Source]:
-    """Write an output of so many rows, with an empty file for every accepted clip; give its sources."""
+    """Write an output of so many rows, with an empty file for every accepted clip; return its sources."""
     out.mkdir()
     (out / "train").mkdir()
     write_recipe(out, recipe)
@@ -173,11 +174,11 @@ class Size:
     costs: dict[str, list[Cost]]
 
     def wall_s(self, name: str) -> float:
-        """Give the median."""
+        """Return the median."""
         return statistics.median(cost.wall_s for cost in self.costs[name])
 
     def cpu_s(self, name: str) -> float:
-        """Give the median."""
+        """Return the median."""
         return statistics.median(cost.cpu_s for cost in self.costs[name])
 
 
@@ -189,7 +190,7 @@ def cost_of(action: Callable[[], object]) -> Cost:
 
 
 def prepare(out: Path, count: int, has_previews: bool) -> tuple[list[Source], float]:
-    """Make up an output; give its sources, and how many GB its table has in memory."""
+    """Make up an output; return its sources, and how many GB its table has in memory."""
     recipe, _ = load_recipe(CONFIGS / "default.yaml", [], TABLES)
     sources = write_output(out, recipe, count)
     table = read_table(out, recipe.writers)
@@ -225,7 +226,7 @@ def measure(out: Path, count: int, sources: list[Source], table_gb: float, round
 
 
 def renames_s(out: Path, count: int) -> float:
-    """Measure what renaming so many clips' files takes, there and back; give the mean of both."""
+    """Measure what renaming so many clips' files takes, there and back; return the mean of both."""
     train, elsewhere = out / "train", out / "elsewhere"
     names = pa.array(os.listdir(os.fsencode(train))[:count], pa.binary())
     begin_s = time.perf_counter()
@@ -235,7 +236,7 @@ def renames_s(out: Path, count: int) -> float:
 
 
 def in_words(size: Size) -> str:
-    """Give a size's lines of the table."""
+    """Return a size's lines of the table."""
     lines = [
         f"{size.rows} rows, {size.files} files ({size.moved} moved by select, "
         f"{size.renames_s:.2f} s of renames alone); "
@@ -251,7 +252,7 @@ def in_words(size: Size) -> str:
 
 
 def growths(sizes: dict[int, Size]) -> dict[str, float]:
-    """Give by what the time per row grows from few rows to many."""
+    """Return by what the time per row grows from few rows to many."""
     if FEW not in sizes or MANY not in sizes:
         return {}
     return {name: sizes[MANY].cpu_s(name) / sizes[FEW].cpu_s(name) * FEW / MANY for name in GROWS_BY}
@@ -266,7 +267,7 @@ def missed(sizes: dict[int, Size]) -> list[str]:
 
 
 def main() -> int:
-    """Print the table; give the exit status."""
+    """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)

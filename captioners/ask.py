@@ -47,7 +47,7 @@ class Reply:
 Ask = Callable[[Request], Reply]
 """Asks a model and waits for the reply; may be called from as many threads as the captioner has slots.
 
-Raises `AskFailed` when this request cannot be answered, `curation.errors.RunError` when none can.
+Raises `AskFailed` when this request cannot be answered, `core.errors.RunError` when none can.
 """
 
 
@@ -56,7 +56,7 @@ class AskFailed(Exception):
 
 
 def frame_times_s(frames: Frames) -> list[float]:
-    """Give the frames' times in seconds from the start of the clip.
+    """Return the frames' times in seconds from the start of the clip.
 
     The frames lie in the middles of equal parts, so the clip starts half a part before the first one.
     """
@@ -65,7 +65,7 @@ def frame_times_s(frames: Frames) -> list[float]:
 
 
 def video_metadata(frames: Frames) -> dict[str, Any]:
-    """Give what transformers and vLLM want to know of a video: its rate, and which of its frames these are.
+    """Return what transformers and vLLM want to know of a video: its rate, and which of its frames these are.
 
     Index / rate gives the time of a frame, count / duration the rate at which they were taken.
 

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from captioners.ask import Ask, AskFailed, Request
-from captioners.checks import STATUSES, check, mended
-from captioners.prompts import CONTEXT, LANGUAGES, Prompt, context_of, find_prompt
-from curation.errors import nearest
-from curation.settings import key
+from captioners.ask import Ask, AskFailed, Reply, Request
+from captioners.checks import STATUSES, check, mended, without_thoughts
+from captioners.prompts import CONTEXT, Prompt, context_of, find_prompt
+from core.errors import nearest
+from core.sanitize import LONGEST_CAPTION, clean_text
+from core.settings import key
+from curation.schema import LANGUAGES
 from curation.types import Caption, Frames, Row, Sampling
 
 Describe = Callable[[Sequence[tuple[Row, Frames | None]]], list[Caption]]
 
+LENGTH_PROMPTS = {"short": "short.v1", "medium": "medium.v1", "long": "detailed.v1"}
 NO_FRAMES, FAILED = "no_frames", "failed"
 """What `caption_status` says where nothing was asked, and where nobody answered."""
 RETRY_TEMPERATURE = 0.7
@@ -28,6 +31,11 @@ class Asking:
     languages: tuple[str, ...] = key(
         ("en",), "en, zh: each is asked for by itself; `caption` has the first, `caption_<language>` all"
     )
+    lengths: tuple[str, ...] = key(
+        (),
+        "short, medium, long: captions of these lengths besides, each asked for by itself of the same frames; "
+        "`caption_<language>_<length>` has them",
+    )
     own_prompts: dict[str, str] = key({}, "a prompt of your own for each language, in place of `prompts`")
     rewrite: str | None = key(None, "prompt that merges the descriptions into one caption, such as rewrite.v1")
     context: tuple[str, ...] = key((), "what the model is told of a clip: camera, duration, text (as measured)")
@@ -35,6 +43,9 @@ class Asking:
     rate_fps: float = key(4.0, "frames are chosen from this many per second")
     short_side_px: int = key(448, "frames are scaled down to this short side")
     max_tokens: int = key(512, "bound on a reply")
+    max_characters: int = key(
+        10_000, f"of a caption, at most {LONGEST_CAPTION}; a longer one is cut and rejected as `too_long`"
+    )
     temperature: float = key(0.0, "0: the likeliest words, always the same ones")
     retries: int = key(1, "times that a truncated or bad caption is asked for again")
     mend: bool = key(True, "take off phrases that say nothing of the picture, such as 'The video shows'")
@@ -44,6 +55,11 @@ class Asking:
         """Refuse what cannot be asked."""
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise ValueError(f"languages: give each of {', '.join(LANGUAGES)} at most once, and at least one")
+        for length in self.lengths:
+            if length not in LENGTH_PROMPTS:
+                raise ValueError(f"lengths: there is no '{length}'{nearest(length, list(LENGTH_PROMPTS))}")
+        if len(set(self.lengths)) < len(self.lengths):
+            raise ValueError("lengths: give each at most once")
         for language in self.languages:
             for name in (*self.prompts, *([self.rewrite] if self.rewrite else [])):
                 find_prompt(name, language)
@@ -57,8 +73,10 @@ class Asking:
                 raise ValueError(f"unchecked: '{name}' is no check{nearest(name, list(STATUSES[1:]))}")
         if not self.prompts or (len(self.prompts) > 1 and not self.own_prompts and self.rewrite is None):
             raise ValueError("give one prompt, or several and `rewrite` (such as rewrite.v1) to merge the answers")
-        if min(self.frames, self.short_side_px, self.max_tokens) < 1 or self.rate_fps <= 0:
-            raise ValueError("frames, short_side_px, max_tokens and rate_fps must be above 0")
+        if min(self.frames, self.short_side_px, self.max_tokens, self.max_characters) < 1 or self.rate_fps <= 0:
+            raise ValueError("frames, short_side_px, max_tokens, max_characters and rate_fps must be above 0")
+        if self.max_characters > LONGEST_CAPTION:
+            raise ValueError(f"max_characters must be at most {LONGEST_CAPTION}")
         if self.retries < 0 or self.temperature < 0:
             raise ValueError("retries and temperature must not be negative")
 
@@ -69,17 +87,18 @@ class Asking:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that hold the caption in each language."""
-        return tuple(f"caption_{language}" for language in self.languages)
+        """The columns that hold the caption in each language, and those of each length."""
+        lengths = (f"caption_{language}_{length}" for language in self.languages for length in self.lengths)
+        return (*(f"caption_{language}" for language in self.languages), *lengths)
 
     def prompts_in(self, language: str) -> list[Prompt]:
-        """Give what is asked in one language."""
+        """Return what is asked in one language."""
         if self.own_prompts:
             return [Prompt("own", language, self.own_prompts[language])]
         return [find_prompt(name, language) for name in self.prompts]
 
     def author(self, model: str) -> str:
-        """Name the model together with what it was asked, for the column `caption_model`."""
+        """Return the model's name together with what it was asked, for the column `caption_model`."""
         asked = ["own"] if self.own_prompts else list(self.prompts)
         return f"{model} ({', '.join([*asked, *([self.rewrite] if self.rewrite else [])])})"
 
@@ -115,7 +134,23 @@ def described(ask: Ask, asking: Asking, model: str, ask_rewriter: Ask | None = N
             if told.status != "ok" or told.text is None:
                 return _caption(row, told, asking.author(model), {})
             texts[f"caption_{language}"] = told.text
-        return _caption(row, Outcome(next(iter(texts.values())), "ok"), asking.author(model), texts)
+        for language in asking.languages:
+            for length in asking.lengths:
+                assert frames is not None
+                told = of_length(row, frames, language, length, texts[f"caption_{language}"])
+                if told.status != "ok" or told.text is None:
+                    return _caption(row, told, asking.author(model), {})
+                texts[f"caption_{language}_{length}"] = told.text
+        return _caption(row, Outcome(texts[f"caption_{asking.languages[0]}"], "ok"), asking.author(model), texts)
+
+    def of_length(row: Row, frames: Frames, language: str, length: str, caption: str) -> Outcome:
+        name = LENGTH_PROMPTS[length]
+        if asking.prompts == (name,) and not asking.own_prompts and asking.rewrite is None:
+            return Outcome(caption, "ok")  # it was asked for already
+        prompt = find_prompt(name, language)
+        context = context_of(row, asking.context, language)
+        request = _request(asking, row, prompt.filled(row.get("type") or "video", context), frames)
+        return answered(ask, request, prompt, asking)
 
     def in_language(row: Row, frames: Frames, language: str) -> Outcome:
         context, type = context_of(row, asking.context, language), row.get("type") or "video"
@@ -139,6 +174,7 @@ def answered(ask: Ask, request: Request, prompt: Prompt, asking: Asking) -> Outc
     """Ask until the answer passes its checks, or has been asked for often enough.
 
     A truncated answer is asked for again with twice the tokens, any other bad one with more chance in it.
+    Whatever was answered, the text is well-formed and within `max_characters`.
     """
     outcome = Outcome(None, FAILED)
     for _ in range(1 + asking.retries):
@@ -150,8 +186,7 @@ def answered(ask: Ask, request: Request, prompt: Prompt, asking: Asking) -> Outc
             continue
         if reply.clip_id != request.clip_id:
             raise RuntimeError(f"clip {request.clip_id} was asked about, the answer is for {reply.clip_id}")
-        text = mended(reply.text) if asking.mend else reply.text.strip()
-        status = check(text, prompt.language, prompt.instructions, reply.is_truncated, asking.unchecked)
+        text, status = _looked_at(reply, prompt, asking)
         if status == "ok":
             return Outcome(text, "ok")
         outcome = Outcome(text, status)
@@ -160,6 +195,19 @@ def answered(ask: Ask, request: Request, prompt: Prompt, asking: Asking) -> Outc
         else:
             request = replace(request, temperature=max(request.temperature, RETRY_TEMPERATURE))
     return outcome
+
+
+def _looked_at(reply: Reply, prompt: Prompt, asking: Asking) -> tuple[str, str]:
+    """Return an answer's text and status; one that is too long is looked at no further, which would take long."""
+    most = LONGEST_CAPTION if "too_long" in asking.unchecked else asking.max_characters
+    said = reply.text
+    if len(said) > most:
+        said = without_thoughts(said) if asking.mend else said.strip()
+    if len(said) > most:
+        return clean_text(said, most), "too_long"
+    said = clean_text(said)
+    text = mended(said) if asking.mend else said.strip()
+    return text, check(text, prompt.language, prompt.instructions, reply.is_truncated, asking.unchecked)
 
 
 def _request(asking: Asking, row: Row, prompt: str, frames: Frames | None) -> Request:

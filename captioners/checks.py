@@ -10,6 +10,7 @@ from functools import lru_cache
 
 STATUSES = (
     "empty",
+    "too_long",
     "repetition",
     "truncated",
     "refusal",
@@ -128,12 +129,12 @@ def check(
     is_truncated: bool = False,
     unchecked: tuple[str, ...] = (),
 ) -> str:
-    """Give `ok`, or the first of `STATUSES` that is wrong with a caption.
+    """Return `ok`, or the first of `STATUSES` that is wrong with a caption.
 
     Args:
         text: the caption.
         language: `en` or `zh`, what it should be written in; null: any.
-        instructions: the prompt without what was told of the clip, to find its words in the caption.
+        instructions: the prompt without what was reported the clip, to find its words in the caption.
         is_truncated: the model was stopped before it had ended.
         unchecked: statuses that are let pass; `empty` cannot be.
     """
@@ -151,12 +152,17 @@ def check(
     return next((status for status in STATUSES if found.get(status) and status not in unchecked), "ok")
 
 
+def without_thoughts(text: str) -> str:
+    """Return what a model says after it has thought aloud."""
+    return text.split("</think>")[-1].strip()
+
+
 def mended(text: str) -> str:
     """Take off what says nothing of the picture: thoughts, `Sure, here is …:`, marks of layout, `The video shows`.
 
     Nothing else is changed, but that the text becomes one paragraph.
     """
-    text = text.split("</think>")[-1].strip()
+    text = without_thoughts(text)
     text = re.sub(r"\*\*([^*\n]{1,300})\*\*", r"\1", text)
     text = re.sub(r"^#{1,6} +", "", text, flags=re.MULTILINE)
     text = _PREAMBLE.sub("", text).strip()
@@ -179,14 +185,14 @@ def refuses(spoken: str) -> bool:
 
 
 def leaks(text: str, spoken: str, instructions: str) -> bool:
-    """Tell whether a caption holds a chat's markers or a long run of the prompt's own words."""
+    """Return whether a caption holds a chat's markers or a long run of the prompt's own words."""
     if _LEAKS.search(text):
         return True
     return bool(_runs(spoken) & _runs_of_prompt(instructions))
 
 
 def is_written_in(spoken: str, language: str) -> bool:
-    """Tell whether a text is in a language, by its script and, for English, by its commonest words.
+    """Return whether a text is in a language, by its script and, for English, by its commonest words.
 
     A few foreign names do no harm; texts of less than `MIN_LETTERS` letters are believed.
     """
@@ -221,7 +227,7 @@ def repeats_itself(spoken: str) -> bool:
 
 
 def tokens(text: str) -> list[str]:
-    """Give words in small letters; of Chinese, single characters."""
+    """Return words in small letters; of Chinese, single characters."""
     return _TOKEN.findall(text.casefold())
 
 
@@ -238,7 +244,7 @@ def _loops(said: list[str]) -> bool:
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:
-    """Give the runs of words, or of Chinese characters, that are too long to be said twice by chance."""
+    """Return the runs of words, or of Chinese characters, that are too long to be said twice by chance."""
     said = tokens(text)
     is_han = [_is_han(token) for token in said]
     return {

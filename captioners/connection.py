@@ -3,7 +3,8 @@
 | the server | the request |
 |---|---|
 | cannot be reached, or says 429, 502, 503, 504 | waits, however often; `Retry-After` is honoured |
-| drops it, answers too late, with 408, 500 or nonsense | is tried again; given up while others succeed, or in the end |
+| drops it, answers too late, with 408, 500, nonsense | is tried again; given up while others succeed, or in the end |
+| sends a reply too long, without end or in odd encodings | likewise |
 | says 400, 413, 422: this request is wrong | is given up |
 | says 401, 403, 404: no request will do | ends the run, which the same command continues |
 
@@ -24,8 +25,9 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, NewConnectionError, ProxyError, SSLError
 
 from captioners.ask import AskFailed
-from curation.errors import RunError
-from curation.outside_text import HIDDEN, SHORTEST_SECRET, printable, without_secrets
+from captioners.bounded import Deadline, Refused, bounded, read_body
+from core.errors import RunError
+from core.sanitize import HIDDEN, SHORTEST_SECRET, printable, without_secrets
 
 T = TypeVar("T")
 
@@ -36,14 +38,15 @@ TRIES = 5
 """Times that a request may come to nothing while others succeed."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 CONNECT_S = 10.0
-MOST_REPLY_BYTES = 16 << 20
+MOST_REPLY_BYTES = 1 << 20
+"""of a reply, packed or unpacked; a caption of 1,000 tokens has about 5,000"""
 LEAST_LOST = 32
 """Requests given up in a row, and one more than there are slots, after which the run ends."""
 MOST_TOLD = 300
 """characters of a server's message"""
 
 
-class Nonsense(Exception):
+class InvalidReply(Exception):
     """A reply that is not what was asked for; raised by what reads it."""
 
 
@@ -66,12 +69,13 @@ class Connection:
             slots: requests in flight at once, at most.
             key_variable: environment variable that holds the key, if the server wants one. The key goes to the
                 server alone, and is taken out of every message.
-            timeout_s: the longest that a reply may take.
+            timeout_s: the longest that a request may take, from its first byte to the last of the whole reply.
             patience_s: how long to wait without any success.
         """
         self._url, self._patience_s, self._most_lost = url.rstrip("/"), patience_s, max(LEAST_LOST, slots + 1)
         self._key, self._key_variable = os.environ.get(key_variable, "").strip(), key_variable
-        self._pool = _pool(self._url, slots, urllib3.Timeout(connect=CONNECT_S, read=timeout_s))
+        self._timeout_s = timeout_s
+        self._pool = bounded(_pool(self._url, slots, urllib3.Timeout(connect=CONNECT_S, read=timeout_s)))
         self._lock = threading.Lock()
         self._last_good_s, self._lost = -float("inf"), 0
 
@@ -83,7 +87,7 @@ class Connection:
             path: below the url.
             body: JSON.
             headers: further ones.
-            read: gives the result from the reply's JSON; raises `Nonsense`.
+            read: gives the result from the reply's JSON; raises `InvalidReply`.
 
         Raises:
             AskFailed: this request cannot be answered.
@@ -114,26 +118,50 @@ class Connection:
                 return result
 
     def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str], read: Callable[[Any], T]) -> T:
-        own = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        try:
-            how: dict[str, Any] = {"retries": False, "redirect": False, "preload_content": False}
-            reply = self._pool.request(method, self._url + path, body=body, headers=own | headers, **how)
-            status, data = reply.status, reply.read(MOST_REPLY_BYTES + 1)
-            if len(data) > MOST_REPLY_BYTES:
-                reply.close()
-            reply.release_conn()
-        except (NewConnectionError, ConnectTimeoutError, ProxyError) as error:
-            raise _Trouble(f"cannot be reached ({_words(error)})") from None
-        except SSLError as error:
-            raise self._ended(f"no secure connection ({_words(error)})") from None
-        except HTTPError as error:
-            raise _Trouble(f"no reply ({_words(error)})", counts=True) from None
+        status, data, retry_after = self._exchange(method, path, body, headers)
         if not 200 <= status < 300:
-            self._refused(status, data, reply.headers.get("Retry-After"))
+            self._refused(status, data, retry_after)
         try:
             return read(json.loads(data))
-        except (Nonsense, ValueError, RecursionError) as error:
+        except (InvalidReply, ValueError, RecursionError) as error:
             raise _Trouble(f"no reply that can be read ({error})", counts=True) from None
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, bytes, str | None]:
+        """Send and read within the deadline; return status, body and `Retry-After`."""
+        own = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        how: dict[str, Any] = {"retries": False, "redirect": False, "preload_content": False}
+        reply: urllib3.BaseHTTPResponse | None = None
+        with Deadline(self._timeout_s) as deadline:
+            try:
+                reply = self._pool.request(method, self._url + path, body=body, headers=own | headers, **how)
+                try:
+                    data = read_body(reply, MOST_REPLY_BYTES)
+                except Refused as refused:
+                    reply.close()
+                    if 200 <= reply.status < 300:  # else the status says all that is needed
+                        raise _Trouble(f"a reply {refused}", counts=True) from None
+                    data = b""
+                if deadline.is_over:  # what was shut down looks like the end of a reply without a length
+                    raise _Trouble(self._late(), counts=True)
+                return reply.status, data, reply.headers.get("Retry-After")
+            except (NewConnectionError, ConnectTimeoutError, ProxyError) as error:
+                raise _Trouble(f"cannot be reached ({_words(error)})") from None
+            except (HTTPError, OSError) as error:
+                if deadline.is_over:
+                    raise _Trouble(self._late(), counts=True) from None
+                if isinstance(error, SSLError):
+                    raise self._ended(f"no secure connection ({_words(error)})") from None
+                raise _Trouble(f"no reply ({_words(error)})", counts=True) from None
+            finally:
+                if reply is not None:
+                    if deadline.is_over:
+                        reply.close()
+                    reply.release_conn()
+
+    def _late(self) -> str:
+        return f"no whole reply within {self._timeout_s:g} s"
 
     def _refused(self, status: int, data: bytes, retry_after: str | None) -> NoReturn:
         said = f"HTTP {status} {_message(data)}".strip()
@@ -155,7 +183,7 @@ class Connection:
         return self._ended(f"{message}; {lost} requests in a row came to nothing")
 
     def _ended(self, message: str) -> RunError:
-        return RunError(f"{self._told(message)}; see to the server, then run the same command again, which goes on")
+        return RunError(f"{self._told(message)}; fix the server, then run the same command to resume")
 
     def _told(self, message: str) -> str:
         if len(self._key) >= SHORTEST_SECRET:
@@ -185,7 +213,7 @@ def _message(data: bytes) -> str:
 
 
 def _pause_s(retry_after: str | None) -> float:
-    """Give the seconds that `Retry-After` asks for, whether a number or a date."""
+    """Return the seconds that `Retry-After` asks for, whether a number or a date."""
     try:
         return urllib3.Retry().parse_retry_after(retry_after) if retry_after else 0.0
     except (InvalidHeader, ValueError, OverflowError):
@@ -193,5 +221,5 @@ def _pause_s(retry_after: str | None) -> float:
 
 
 def _words(error: Exception) -> str:
-    """Give what a library says, without the object it says it of."""
+    """Return what a library says, without the object it says it of."""
     return str(error).rsplit(": ", 1)[-1] if isinstance(error, NewConnectionError) else " ".join(str(error).split())

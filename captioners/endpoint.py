@@ -16,10 +16,10 @@ import numpy as np
 
 from captioners.ask import Ask, Reply, Request, frame_times_s, video_metadata
 from captioners.asking import Asking, Describe, described
-from captioners.connection import Connection, Nonsense
-from curation.errors import RunError
-from curation.outside_text import printable
-from curation.settings import key
+from captioners.connection import Connection, InvalidReply
+from core.errors import RunError
+from core.sanitize import printable
+from core.settings import key
 from curation.types import Frames, Sampling
 
 
@@ -40,7 +40,7 @@ class Server:
     limit_key: Literal["max_tokens", "max_completion_tokens"] = key(
         "max_tokens", "what the server calls the bound on a reply; OpenAI's newer models: max_completion_tokens"
     )
-    timeout_s: float = key(300.0, "the longest that a reply may take")
+    timeout_s: float = key(300.0, "the longest that a request may take, to the last byte of its reply")
     patience_s: float = key(900.0, "time without any success after which the run ends; the same command continues it")
     extra: dict[str, Any] = key({}, "further keys of every request, such as {chat_template_kwargs: {…}}")
 
@@ -57,7 +57,7 @@ class Server:
             raise ValueError("slots, timeout_s and patience_s must be above 0, jpeg_quality 1 to 100")
 
     def open(self) -> tuple[Ask, str]:
-        """Give the function that asks the server, and the name of its model; waits for a server that is starting.
+        """Return the function that asks the server, and the name of its model; waits for a server that is starting.
 
         Raises:
             RunError: nobody answers, or the server has not one model but several.
@@ -109,7 +109,7 @@ class Endpoint:
 
 
 def request_body(server: Server, model: str, request: Request) -> dict[str, Any]:
-    """Give the body of a chat request: the frames, then the question."""
+    """Return the body of a chat request: the frames, then the question."""
     content: list[dict[str, Any]] = []
     body: dict[str, Any] = {"model": model, server.limit_key: request.max_tokens, "temperature": request.temperature}
     frames = request.frames
@@ -138,20 +138,20 @@ def read_reply(reply: Any, clip_id: str, name: str) -> Reply:
     """Read the reply to the request of this name.
 
     Raises:
-        Nonsense: it has no text where text should be, or answers another request.
+        InvalidReply: it has no text where text should be, or answers another request.
     """
     try:
         choice, own_name = reply["choices"][0], str(reply.get("id"))
         message, is_truncated = choice["message"], choice.get("finish_reason") == "length"
         text = message.get("content") or message.get("refusal") or ""
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise Nonsense("no text where text should be") from None
+        raise InvalidReply("no text where text should be") from None
     if isinstance(text, list):  # some servers answer in parts, as they are asked
         text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
     if not isinstance(text, str):
-        raise Nonsense("no text where text should be")
+        raise InvalidReply("no text where text should be")
     if "clip-" in own_name and name not in own_name:
-        raise Nonsense("it answers another request")
+        raise InvalidReply("it answers another request")
     return Reply(clip_id, text, is_truncated)
 
 
@@ -160,7 +160,7 @@ def _only_model(connection: Connection, url: str) -> str:
         try:
             return [str(model["id"]) for model in reply["data"]]
         except (KeyError, TypeError):
-            raise Nonsense("no list of models") from None
+            raise InvalidReply("no list of models") from None
 
     names = connection.send("GET", "/models", None, {}, read)
     if len(names) != 1:

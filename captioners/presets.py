@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation.errors import nearest
+from core.errors import nearest
 
 BYTES_PER_WEIGHT = 2
 """bfloat16, as published"""
@@ -75,7 +75,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def repository_of(model: str) -> str:
-    """Give the repository of a preset; any other repository or folder as it is.
+    """Return the repository of a preset; any other repository or folder as it is.
 
     Raises:
         ValueError: neither a preset, nor `owner/name`, nor a folder.
@@ -88,5 +88,5 @@ def repository_of(model: str) -> str:
 
 
 def gpus_of(model: str) -> int:
-    """Give the GPUs that one engine of a model needs: as its preset says; one for any other."""
+    """Return the GPUs that one engine of a model needs: as its preset says; one for any other."""
     return PRESETS[model].gpus if model in PRESETS else 1

@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 from captioners.template import SOME_TEXT, camera
-from curation.errors import nearest
-from curation.outside_text import printable
+from core.errors import nearest
+from core.sanitize import printable
+from curation.schema import LANGUAGES
 from curation.types import Row
 
 FOLDER = Path(__file__).parent / "prompts"
-LANGUAGES = ("en", "zh")
 NOUNS = {"en": {"video": "video", "image": "image"}, "zh": {"video": "视频", "image": "图片"}}
 MEASURES = {"video": "段", "image": "张"}
 """The Chinese word between `this` and the noun."""
@@ -34,7 +34,7 @@ class Prompt:
     text: str
 
     def filled(self, type: str = "video", context: str = "", descriptions: Sequence[str] = ()) -> str:
-        """Give the question to ask.
+        """Return the question to ask.
 
         Args:
             type: `video` or `image`.
@@ -52,7 +52,7 @@ class Prompt:
 
     @property
     def instructions(self) -> str:
-        """The question without what is told of the clip: words that no caption should repeat."""
+        """The question without what is reported the clip: words that no caption should repeat."""
         return _PLACE.sub(" ", self.text)
 
 
@@ -89,7 +89,7 @@ _CAMERA_ZH = {
 
 
 def camera_sentence(row: Row, language: str) -> str:
-    """Tell how the camera moves, where that was measured (columns `motion`, `camera_pan_x`, …)."""
+    """Return how the camera moves, where that was measured (columns `motion`, `camera_pan_x`, …)."""
     motion = row.get("motion")
     told = "" if motion is None else camera(row, motion)
     if not told or language == "en":
@@ -101,7 +101,7 @@ def camera_sentence(row: Row, language: str) -> str:
 
 
 def text_sentence(row: Row, language: str) -> str:
-    """Tell what text was read in the picture (column `on_screen_text`), or that there is some (`text_area`)."""
+    """Return what text was read in the picture (column `on_screen_text`), or that there is some (`text_area`)."""
     text = row.get("on_screen_text")
     if text:
         quoted = printable(" ".join(text.split()), MAX_QUOTED).replace('"', "'").replace("”", "'")
@@ -116,7 +116,7 @@ def text_sentence(row: Row, language: str) -> str:
 
 
 def duration_sentence(row: Row, language: str) -> str:
-    """Tell how long a video lasts."""
+    """Return how long a video lasts."""
     seconds = row.get("duration_s")
     if seconds is None or row.get("type") == "image":
         return ""
@@ -132,6 +132,6 @@ CONTEXT: dict[str, Callable[[Row, str], str]] = {
 
 
 def context_of(row: Row, wanted: Sequence[str], language: str) -> str:
-    """Give the sentences about one clip; what was not measured is not mentioned."""
+    """Return the sentences about one clip; what was not measured is not mentioned."""
     told = [CONTEXT[name](row, language) for name in wanted]
     return (" " if language == "en" else "").join(sentence for sentence in told if sentence)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from captioners.checks import check
+from core.errors import nearest
+from core.settings import key
 from curation.types import Caption, Frames, Row, Sampling
 
 # Mean luma, 0..1. Ordinary pictures lie between DIM and BRIGHT and are not described by their light.
@@ -27,6 +29,12 @@ DIAGONAL_SHARE = 0.4
 CAMERA_ZOOM = 0.03
 # A zoom moves the average pixel by about a quarter of the diagonal times its rate.
 PERCENT_PER_ZOOM = 25.0
+# A roll moves it by a quarter of the diagonal times its rate in radian: 0.45 % for each degree.
+PERCENT_PER_DEGREE = 0.45
+# What the operator `camera` names with less than this may be something else.
+CAMERA_SURE = 0.5
+# Root mean square shake in percent of the diagonal, from which on a camera is held by hand.
+HANDHELD = 0.1
 # Repeated frames: a few are usual (film cadence), from 30 % on the eye notices, at 95 % it is a still.
 REPEATS, STILL = 0.3, 0.95
 # Text: less than 0.5 % of the frame is a sign or a logo at most, and detectors err there.
@@ -38,6 +46,8 @@ LOW_RESOLUTION, FULL_HD, ULTRA_HD = 360, 1080, 2160
 # Width / height: within 10 % of 1 nobody calls it portrait or landscape; 2.2 is wider than any monitor.
 SQUARE, PANORAMIC = 1.1, 2.2
 MAX_COLORS = 3
+SENTENCES: dict[str, int | None] = {"short": 1, "medium": 2, "long": None}
+"""of each length, at most"""
 
 Describe = Callable[[Sequence[tuple[Row, Frames | None]]], list[Caption]]
 
@@ -46,8 +56,18 @@ Describe = Callable[[Sequence[tuple[Row, Frames | None]]], list[Caption]]
 class Template:
     """Describes what was measured, in one to three English sentences."""
 
+    lengths: tuple[str, ...] = key(
+        (), "short, medium, long: captions of one, two and all sentences besides, in `caption_en_<length>`"
+    )
+
     pool: ClassVar[str | None] = None
     slots: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that there are not."""
+        for length in self.lengths:
+            if length not in SENTENCES:
+                raise ValueError(f"lengths: there is no '{length}'{nearest(length, list(SENTENCES))}")
 
     @property
     def sampling(self) -> Sampling | None:
@@ -55,27 +75,28 @@ class Template:
         return None
 
     def load(self) -> Describe:
-        """Give the captioning function; the frames may be None."""
-        return lambda clips: [caption(row) for row, _ in clips]
+        """Return the captioning function; the frames may be None."""
+        return lambda clips: [caption(row, self.lengths) for row, _ in clips]
 
 
-def caption(row: Row) -> Caption:
-    """Caption one clip."""
+def caption(row: Row, lengths: Sequence[str] = ()) -> Caption:
+    """Caption one clip, in several lengths besides where they are asked for."""
     text = describe(row)
-    return Caption(text, "template", check(text))
+    texts = {f"caption_en_{length}": describe(row, SENTENCES[length]) for length in lengths}
+    return Caption(text, "template", check(text), texts=texts)
 
 
-def describe(row: Row) -> str:
-    """Give the sentences for one row of the table."""
+def describe(row: Row, most: int | None = None) -> str:
+    """Return the sentences for one row of the table, `most` of them at most."""
     sentences = [subject(row)]
     if row.get("type") != "image":
         sentences.append(movement(row))
     sentences.append(additions(row))
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join([sentence for sentence in sentences if sentence][:most])
 
 
 def subject(row: Row) -> str:
-    """Say what it is: light, length, shape and colours."""
+    """Return what it is: light, length, shape and colours."""
     noun = "still image" if row.get("type") == "image" else "video clip"
     light, focus, seconds = light_word(row), focus_word(row), row.get("duration_s")
     words = ", ".join(word for word in (light, focus) if word)
@@ -86,14 +107,14 @@ def subject(row: Row) -> str:
 
 
 def movement(row: Row) -> str:
-    """Say how it moves, or nothing when that was not measured."""
+    """Return how it moves, or nothing when that was not measured."""
     frozen, motion = row.get("frozen"), row.get("motion")
     if frozen is not None and frozen >= STILL:
         return "The picture stands still."
     repeats = ""
     if frozen is not None and frozen >= REPEATS:
         repeats = f"about {round(frozen * 10) * 10} % of the frames repeat the one before"
-    how = "" if motion is None else camera(row, motion) or inner_motion(motion)
+    how = named_camera(row) or ("" if motion is None else camera(row, motion) or inner_motion(motion))
     parts = [part for part in (how, repeats) if part]
     return sentence("; ".join(parts)) if parts else ""
 
@@ -105,8 +126,41 @@ def inner_motion(speed: float) -> str:
     return f"there is {pace(speed, 'slow', 'moderate', 'fast')} movement within the picture"
 
 
+def named_camera(row: Row) -> str:
+    """Return what the camera does as the operator `camera` named it; nothing where it did not, or is not sure."""
+    move, sure, motion = row.get("camera_move"), row.get("camera_confidence") or 0.0, row.get("motion")
+    if move is None or move == "mixed" or sure < CAMERA_SURE:
+        return ""
+    if move == "static":
+        if motion is not None and motion < STATIC:
+            return ""  # said of the whole picture
+        return listed(["the camera stands still", *([inner_motion(motion)] if motion is not None else [])])
+    if move == "handheld":
+        return "the camera is held by hand"
+    right, up = row.get("pan") or 0.0, row.get("tilt") or 0.0
+    zoom, roll = row.get("zoom") or 0.0, row.get("roll") or 0.0
+    if move in ("zoom_in", "zoom_out"):
+        speed, turns = abs(zoom) / 100 * PERCENT_PER_ZOOM, [f"zooms {move.removeprefix('zoom_')}"]
+    elif move == "roll":
+        speed, turns = abs(roll) * PERCENT_PER_DEGREE, [f"rolls {'clockwise' if roll > 0 else 'anticlockwise'}"]
+    else:
+        speed, turns = max(abs(right), abs(up)), directions(right, -up)
+    who = "the handheld camera" if (row.get("shake") or 0.0) >= HANDHELD else "the camera"
+    return f"{who} {pace(speed, 'slowly ', '', 'quickly ')}{listed(turns)}"
+
+
+def directions(right: float, down: float) -> list[str]:
+    """Return the words for a camera that turns right and down; a second one where its part is large enough."""
+    turns = []
+    if abs(right) >= DIAGONAL_SHARE * abs(down):
+        turns.append(f"pans {'right' if right > 0 else 'left'}")
+    if abs(down) >= DIAGONAL_SHARE * abs(right):
+        turns.append(f"tilts {'down' if down > 0 else 'up'}")
+    return turns
+
+
 def camera(row: Row, motion: float) -> str:
-    """Say where the camera goes, when most of the motion is the camera's.
+    """Return where the camera goes, when most of the motion is the camera's.
 
     The columns tell how the picture's content moves; when content moves right, the camera pans left.
     """
@@ -114,13 +168,9 @@ def camera(row: Row, motion: float) -> str:
         return ""
     right, down = -(row.get("camera_pan_x") or 0.0), -(row.get("camera_pan_y") or 0.0)
     zoom = row.get("camera_zoom") or 0.0
-    sideways, upright = abs(right), abs(down)
     turns = []
-    if max(sideways, upright) >= max(CAMERA_PAN, CAMERA_SHARE * motion):
-        if sideways >= DIAGONAL_SHARE * upright:
-            turns.append(f"pans {'right' if right > 0 else 'left'}")
-        if upright >= DIAGONAL_SHARE * sideways:
-            turns.append(f"tilts {'down' if down > 0 else 'up'}")
+    if max(abs(right), abs(down)) >= max(CAMERA_PAN, CAMERA_SHARE * motion):
+        turns += directions(right, down)
     if abs(zoom) >= CAMERA_ZOOM and abs(zoom) * PERCENT_PER_ZOOM >= CAMERA_SHARE * motion:
         turns.append("zooms in" if zoom > 0 else "zooms out")
     if not turns:
@@ -140,7 +190,7 @@ def additions(row: Row) -> str:
 
 
 def light_word(row: Row) -> str:
-    """Give the word for an unusual brightness."""
+    """Return the word for an unusual brightness."""
     value = row.get("brightness")
     if value is None or DIM <= value < BRIGHT:
         return ""
@@ -150,7 +200,7 @@ def light_word(row: Row) -> str:
 
 
 def focus_word(row: Row) -> str:
-    """Give the word for a picture that is clearly soft or clearly sharp; darkness hides either."""
+    """Return the word for a picture that is clearly soft or clearly sharp; darkness hides either."""
     value, light = row.get("sharpness"), row.get("brightness")
     if value is None or (light is not None and light < DARK):
         return ""
@@ -158,7 +208,7 @@ def focus_word(row: Row) -> str:
 
 
 def shape(row: Row) -> str:
-    """Give the format and the size class, as a phrase that follows the noun."""
+    """Return the format and the size class, as a phrase that follows the noun."""
     width, height = row.get("width_px"), row.get("height_px")
     if not width or not height:
         return ""
@@ -176,7 +226,7 @@ def shape(row: Row) -> str:
 
 
 def palette(row: Row) -> str:
-    """Give the dominant colours as a phrase, the commonest first."""
+    """Return the dominant colours as a phrase, the commonest first."""
     colors = list(dict.fromkeys(row.get("colors") or ()))[:MAX_COLORS]
     if not colors:
         return ""
@@ -189,7 +239,7 @@ def pace(speed: float, slow: str, moderate: str, fast: str) -> str:
 
 
 def length(seconds: float) -> str:
-    """Give a length as people say it: halves below ten seconds, whole seconds from there on."""
+    """Return a length as people say it: halves below ten seconds, whole seconds from there on."""
     if seconds >= 9.75:
         return str(round(seconds))
     halves = max(1, round(seconds * 2))

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 from captioners.ask import Ask, AskFailed, Reply, Request, frame_times_s, video_metadata
 from captioners.asking import Asking, Describe, described
 from captioners.endpoint import Server
-from curation.settings import key
+from core.settings import key
 from curation.types import Frames, Sampling
 from models.errors import ModelError, check_weights, one_line
-from models.repositories import find_repository
+from models.weights.repositories import find_repository
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Transformers:
     def sampling(self) -> Sampling | None:
         """RGB frames at uniform times."""
         return self.asking.sampling
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that each worker books where there are any."""
+        return 0.0 if self.device == "cpu" else 1.0
 
     @property
     def slots(self) -> int:
@@ -70,9 +75,11 @@ def load_ask(folder: Path, device: str = "auto", dtype: str = "auto") -> Ask:
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
+    from models.accelerator import own_device
+
     logging.disable_progress_bar()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = str(own_device())
     if dtype == "auto" and device == "cpu":
         dtype = "float32"  # what CPUs compute fastest and best, whatever the files hold
     try:

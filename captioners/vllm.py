@@ -19,11 +19,11 @@ from captioners.asking import Asking, Describe, described
 from captioners.endpoint import Server
 from captioners.presets import gpus_of, repository_of
 from captioners.vllm_engine import Engine
-from curation.errors import UserError
-from curation.settings import key
+from core.errors import UserError
+from core.settings import key
 from curation.types import Frames, Sampling
 from models.errors import ModelError
-from models.repositories import find_repository
+from models.weights.repositories import find_repository
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Vllm:
         return gpus_of(self.model) if self.device == "gpu" else 1
 
     @property
-    def gpus(self) -> int:
+    def gpus(self) -> float:
         """GPUs that each worker books."""
-        return self.gpus_per_engine if self.device == "gpu" else 0
+        return float(self.gpus_per_engine) if self.device == "gpu" else 0.0
 
     @property
     def sampling(self) -> Sampling | None:
@@ -128,7 +128,7 @@ def start(settings: Vllm) -> Engine:
 
 
 def engine_arguments(settings: Vllm, folder: str) -> dict[str, Any]:
-    """Give vLLM's arguments as the settings have them, without `extra`."""
+    """Return vLLM's arguments as the settings have them, without `extra`."""
     return {
         "model": folder,
         "load_format": "safetensors",

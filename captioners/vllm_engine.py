@@ -18,7 +18,7 @@ from typing import Any
 
 from captioners.ask import AskFailed, Reply, Request, frame_times_s, video_metadata
 from captioners.orphans import marked
-from curation.errors import RunError, UserError, nearest
+from core.errors import RunError, UserError, nearest
 from curation.types import Frames
 from models.errors import one_line
 
@@ -106,7 +106,7 @@ class Engine:
                 if self._deaths >= MOST_DEATHS:
                     raise RunError(
                         f"vLLM's engine died {self._deaths} times and answered nothing in between; its words are in "
-                        f"the worker's log; lower gpu_memory, max_num_seqs or max_model_len; the same command goes on"
+                        f"the worker's log; lower gpu_memory, max_num_seqs or max_model_len; then resume"
                     )
                 self._running = self._start()
             return self._running
@@ -204,7 +204,7 @@ class _Running:
 
 
 def video_parts(frames: Frames, reads_times: bool) -> list[dict[str, Any]]:
-    """Give the parts of a message that stand for a video, with its times where the model has no other way to know."""
+    """Return the parts of a message that stand for a video, with its times where the model has no other way to know."""
     parts: list[dict[str, Any]] = [{"type": "video_url", "video_url": None, "uuid": "frames"}]
     if not reads_times:
         times = ", ".join(f"{time_s:.1f} s" for time_s in frame_times_s(frames))
@@ -213,7 +213,7 @@ def video_parts(frames: Frames, reads_times: bool) -> list[dict[str, Any]]:
 
 
 def image_parts(frames: Frames) -> list[dict[str, Any]]:
-    """Give the parts of a message that show frames as pictures: each after its time, a single one without."""
+    """Return the parts of a message that show frames as pictures: each after its time, a single one without."""
     from PIL import Image
 
     parts: list[dict[str, Any]] = []
@@ -233,7 +233,7 @@ async def _cancel_all() -> None:
 
 
 def _deepest(error: Exception) -> Exception:
-    """Give the error that began it: what wraps it shows all the pixels."""
+    """Return the error that began it: what wraps it shows all the pixels."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
@@ -247,12 +247,14 @@ async def _started(arguments: dict[str, Any], template: dict[str, Any]) -> _Runn
     except ImportError as error:
         raise UserError(
             f"caption: vLLM cannot be imported where the captioner runs ({one_line(error)}); "
-            f"pip install 'selects[vllm]', or use the captioner endpoint"
+            f"pip install 'selects-video[vllm]', or use the captioner endpoint"
         ) from None
     known = list(vllm.AsyncEngineArgs.__dataclass_fields__)
     for name in arguments:
         if name not in known:
-            raise UserError(f"caption.settings.extra: vLLM has no engine argument '{name}'{nearest(name, known)}")
+            raise UserError(
+                f"vLLM has no engine argument '{name}'{nearest(name, known)}", field="caption.settings.extra"
+            )
     try:
         config = vllm.AsyncEngineArgs(**arguments).create_engine_config()
         if not config.model_config.is_multimodal_model:

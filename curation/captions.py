@@ -2,19 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from curation.samples import decode_samples
+from core.sanitize import LONGEST_CAPTION, clean_text
+from curation.analysis.samples import decode_samples
+from curation.cut import remove_files
 from curation.schema import FINISH_COLUMNS
-from curation.types import Caption, Captioner, Frames, Row
+from curation.types import Align, Caption, Captioner, CaptionScorer, Frames, Row
 
 WriteCaptions = Callable[[Sequence[tuple[Row, Frames | None]]], list[Caption]]
 UNFIT = "unfit"
 """`caption_status` of a caption that says something else than its frames"""
 FAILED = "failed"
 """what a captioner says where nobody answered"""
+TOO_LONG = "too_long"
+"""`caption_status` of a caption beyond every limit"""
+LONGEST_NAME = 300
+"""characters of a model's name, and of what went wrong"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class CaptionWriter:
 
     write: WriteCaptions
     threads: ThreadPoolExecutor | None = None
-    align: Callable[[Sequence[tuple[str | None, Frames | None]]], list[float | None]] | None = None
+    align: Align | None = None
     least: float = 0.0
 
     def captions(self, rows: Sequence[Row]) -> list[tuple[Caption, float | None]]:
@@ -51,7 +56,7 @@ class CaptionWriter:
         for row, caption in zip(rows, captions, strict=True):
             if caption.clip_id not in (None, row["clip_id"]):
                 raise RuntimeError(f"clip {row['clip_id']} was asked about, the caption is for {caption.clip_id}")
-        return captions
+        return [valid_caption(caption) for caption in captions]
 
     def _aligned(self, rows: Sequence[Row], captions: list[Caption]) -> list[tuple[Caption, float | None]]:
         if self.align is None or not rows:
@@ -66,7 +71,7 @@ class CaptionWriter:
         ]
 
 
-def load_writer(captioner: Captioner, alignment: Any | None) -> CaptionWriter:
+def load_writer(captioner: Captioner, alignment: CaptionScorer | None) -> CaptionWriter:
     """Load a captioner and, where the recipe asks for it, what compares captions with frames."""
     threads = ThreadPoolExecutor(captioner.slots, "caption") if captioner.slots > 1 else None
     if alignment is None:
@@ -82,11 +87,30 @@ def caption_rows(rows: Sequence[Row], writer: CaptionWriter, out: Path) -> list[
         writer: a loaded captioner.
         out: output folder, where the file of a clip rejected here is removed again.
     """
-    waiting = [i for i, row in enumerate(rows) if row["status"] == "accepted" and row["caption"] is None]
+    waiting = [i for i, row in enumerate(rows) if row["status"] == "accepted" and has_no_caption(row)]
     finished = list(rows)
     for index, (caption, likeness) in zip(waiting, writer.captions([rows[i] for i in waiting]), strict=True):
         finished[index] = _with_caption(rows[index], caption, likeness, out)
     return finished
+
+
+def has_no_caption(row: Row) -> bool:
+    """Return whether a row has neither the captioner's text nor a person's."""
+    return row["caption"] is None and row.get("caption_by_hand") is None
+
+
+def valid_caption(caption: Caption) -> Caption:
+    """Return a caption whose texts a table takes, whoever wrote them; one that is far too long is cut and rejected."""
+    said = [caption.text or "", *caption.texts.values()]
+    is_long = caption.status == "ok" and max(map(len, said)) > LONGEST_CAPTION
+    return replace(
+        caption,
+        text=None if caption.text is None else clean_text(caption.text, LONGEST_CAPTION),
+        model=clean_text(caption.model, LONGEST_NAME),
+        status=TOO_LONG if is_long else caption.status,
+        texts={name: clean_text(text, LONGEST_CAPTION) for name, text in caption.texts.items()},
+        error=None if caption.error is None else clean_text(caption.error, 2 * LONGEST_NAME),
+    )
 
 
 def _frames(row: Row) -> Frames | None:
@@ -104,8 +128,7 @@ def _with_caption(row: Row, caption: Caption, likeness: float | None, out: Path)
         told["caption_alignment"] = likeness
     if caption.status == "ok":
         return row | told
-    if row["clip_path"] is not None:
-        (out / row["clip_path"]).unlink(missing_ok=True)
+    remove_files(out, row)
     if caption.status == FAILED:  # nobody answered: `--retry-failed` asks again
         nothing = {name: None for name in FINISH_COLUMNS if name in row}
         return row | nothing | {"status": "failed", "error": f"caption: {caption.error or 'no answer'}"}

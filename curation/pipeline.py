@@ -5,45 +5,50 @@ import platform
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from curation.clock import DAEMONS, ENGINE, START, daemons_s, unclaimed
-from curation.errors import RunError, UserError
-from curation.export import export
-from curation.files import atomic_write
-from curation.output import (
+from core.cpu_time import DAEMONS, ENGINE, START, daemons_s, unclaimed
+from core.errors import RunError, UserError
+from core.files import atomic_write
+from core.machine import version_of
+from core.progress import Display, Tally
+from core.sanitize import printable, without_secrets
+from core.signals import stoppable
+from curation.engine.runners import Runner
+from curation.export.refresh import refresh_exports
+from curation.inputs.passed import PassedOver
+from curation.output.folder import (
     Work,
     apply_rules,
+    commit_verdicts,
     follow_rules,
     forget_opened_folders,
-    held,
     judged,
-    keep,
+    output_lock,
     plan_work,
     prepare_folder,
     write_recipe,
 )
-from curation.outside_text import printable, without_secrets
-from curation.progress import Display, Tally
+from curation.output.owed import REPORT, RUN, owe, owed, settle
+from curation.output.stash import restored, sync_clip_files
+from curation.output.table import Unfinished, drop_parts, fold, read_table, reusing_memory
+from curation.plugins import packages_of
 from curation.recipe import Recipe, recipe_values
 from curation.report.gather import gather
+from curation.report.summary import Summary, summarise, summarise_table
 from curation.report.write import is_stale, pack_output, write_packed, write_report
-from curation.retire import restored, settle_files
-from curation.runners import Runner
 from curation.steps import Step, source_row, steps_of, unfinished_row
-from curation.stop import stoppable
-from curation.summary import Summary, summarise, summarise_table
-from curation.table import Unfinished, drop_parts, fold, read_table, reusing_memory
 from curation.types import Captioner, Row, Source
 from curation.work import Plan
 
+RUN_NAME = "run.json"
 PACKAGES = ("ray", "av", "scenedetect-headless", "opencv-python-headless", "rapidocr", "numpy", "pyarrow")
 
 
@@ -58,6 +63,8 @@ class Outcome:
     clips_finished: int
     is_complete: bool = True
     """False: it was asked to stop before its end"""
+    remote_bytes: int = 0
+    """size of the sources in buckets that it worked on"""
 
 
 def curate(
@@ -68,6 +75,8 @@ def curate(
     runner: Runner,
     retry_failed: bool = False,
     whole_process: bool = False,
+    passed_over: PassedOver | None = None,
+    watch: Callable[[Tally], None] | None = None,
 ) -> Outcome:
     """Bring an output up to date with its sources and its recipe; does only what is missing.
 
@@ -79,6 +88,8 @@ def curate(
         runner: what does the steps.
         retry_failed: try again what failed in earlier runs.
         whole_process: this process does nothing else: all that it has spent so far is the run's start.
+        passed_over: what lay beside the sources and is none, for the summary.
+        watch: given what has been done so far, again and again.
 
     Raises:
         UserError: the output cannot be written, is in use, or the run cannot fit the machine.
@@ -88,55 +99,111 @@ def curate(
         unclaimed()  # what this process did before is none of the run's
     writers = recipe.writers
     plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
-    # A recipe that judges the whole table scores all clips first; only then is it known which are captioned and cut.
-    passes = [plan] if recipe.duplicates is None else [replace(plan, judges_apart=True), plan]
-    for each in passes:
+    flow = _Flow(plan, captioner, runner, sources, watch)
+    for each in flow.passes:
         runner.prepare(each, steps_of(each, captioner))
     spent.spend(unclaimed(START))
     prepare_folder(out)
-    with held(out):
+    with output_lock(out):
+        is_owed = bool(owed(out))
+        owe(out, [REPORT])
         write_recipe(out, recipe)
         left = fold(out, writers)
         follow_rules(out, recipe)
         forget_opened_folders(out, recipe)
         work = plan_work(out, recipe, captioner, sources, left, retry_failed)
         drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
-        sources_done, tally, is_complete, clips_finished = len(work.sources), Tally(), True, 0
-        if recipe.duplicates is not None:
-            if rows := _rows_of(passes[0], work):
-                tally, is_complete = _pass(passes[0], captioner, runner, rows, work)
-            work = _accepted_work(out, recipe, captioner, sources)
-        tried: set[str] = set()
-        while is_complete and (rows := [row for row in _rows_of(plan, work) if row["clip_id"] not in tried]):
-            more, is_complete = _pass(plan, captioner, runner, rows, work)
-            tally, clips_finished = tally.plus(more), clips_finished + len(work.clips)
-            if recipe.duplicates is None:
-                break
-            # Where the best of several copies fails, or finds no caption that fits, the next best is wanted.
-            tried |= {row["clip_id"] for row in rows}
-            apply_rules(out, recipe)
-            work = _accepted_work(out, recipe, captioner, sources)
-        settle_files(out, read_table(out, writers, ["clip_path"]))
-        if recipe.cut.mode != "none":
-            export(out, "internal", refuse_without_files=False)
+        if work.sources or work.clips:
+            owe(out, [RUN])
+        done = _process_all(flow, work) if recipe.duplicates is None else _score_then_finish(flow, work)
+        sync_clip_files(out, read_table(out, writers, recipe.file_columns))
+        stale = refresh_exports(out) if recipe.cut.mode != "none" else ()
         wall_s = time.monotonic() - begin
-        summary = summarise(out, writers)
+        seen = passed_over or PassedOver()
+        summary = replace(summarise(out, writers), passed_over=seen, stale_exports=stale)
         spent.spend(unclaimed(ENGINE) | {DAEMONS: daemons_s() - before_s})
-        outcome = Outcome(summary, tally.plus(spent), wall_s, sources_done, clips_finished, is_complete)
-        if tally.rows:
+        outcome = Outcome(
+            summary, done.tally.plus(spent), wall_s, len(work.sources), done.clips_finished, done.is_complete,
+            sum(source.size_bytes for source, _ in work.sources if source.is_remote),
+        )  # fmt: skip
+        is_news = bool(done.tally.rows) or RUN in owed(out) or not (out / RUN_NAME).exists()
+        if is_news:
             _write_run(out, recipe, outcome)
-        if tally.rows or is_stale(out):
+        if is_news or is_owed or is_stale(out):
             write_report(out, recipe)
+        settle(out)
         return outcome
 
 
-def _accepted_work(out: Path, recipe: Recipe, captioner: Captioner, sources: list[Source]) -> Work:
-    """Find what clips of a judged table still want; sources were dealt with before."""
-    return replace(plan_work(out, recipe, captioner, sources, Unfinished({}), False), sources=[])
+@dataclass(frozen=True)
+class _Flow:
+    """What every pass of a run shares."""
+
+    plan: Plan
+    captioner: Captioner
+    runner: Runner
+    sources: list[Source]
+    watch: Callable[[Tally], None] | None = None
+
+    @property
+    def passes(self) -> list[Plan]:
+        """A recipe that judges the whole table scores all clips before it is known which are captioned and cut."""
+        return [self.plan] if self.plan.recipe.duplicates is None else [self.scoring, self.plan]
+
+    @property
+    def scoring(self) -> Plan:
+        """The pass that scores clips and leaves captions and files to the next one."""
+        return replace(self.plan, judges_apart=True)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What passes over the steps have done."""
+
+    tally: Tally = field(default_factory=Tally)
+    is_complete: bool = True
+    clips_finished: int = 0
+
+
+def _process_all(flow: _Flow, work: Work) -> _Done:
+    """Take sources and unfinished clips through all steps, one pass."""
+    rows = _rows_of(flow.plan, work)
+    if not rows:
+        return _Done()
+    tally, is_complete = _pass(flow.plan, flow, rows, work)
+    return _Done(tally, is_complete, len(work.clips))
+
+
+def _score_then_finish(flow: _Flow, work: Work) -> _Done:
+    """Score everything, judge the whole table, then caption and cut what is accepted.
+
+    Where the best of several copies fails, or finds no caption that fits, the next best takes its place.
+    """
+    out, recipe = Path(flow.plan.out), flow.plan.recipe
+    done = _Done()
+    if rows := _rows_of(flow.scoring, work):
+        done = _Done(*_pass(flow.scoring, flow, rows, work))
+    tried: set[str] = set()
+    while done.is_complete:
+        work = _accepted_work(flow)
+        rows = [row for row in _rows_of(flow.plan, work) if row["clip_id"] not in tried]
+        if not rows:
+            break
+        tally, is_complete = _pass(flow.plan, flow, rows, work)
+        done = _Done(done.tally.plus(tally), is_complete, done.clips_finished + len(work.clips))
+        tried |= {row["clip_id"] for row in rows}
+        apply_rules(out, recipe)
+    return done
+
+
+def _accepted_work(flow: _Flow) -> Work:
+    """Find what clips of a judged table still need; their sources were analysed before."""
+    out, recipe = Path(flow.plan.out), flow.plan.recipe
+    return replace(plan_work(out, recipe, flow.captioner, flow.sources, Unfinished({}), False), sources=[])
 
 
 def _rows_of(plan: Plan, work: Work) -> list[Row]:
-    """Give the rows that enter the flow: unfinished clips and planned sources."""
+    """Return the rows that enter the flow: unfinished clips and planned sources."""
     clips = work.clips
     if plan.recipe.duplicates is not None:  # scores first, then captions and files of what is accepted
         clips = [row for row in clips if (row["status"] == "accepted") != plan.judges_apart]
@@ -144,13 +211,14 @@ def _rows_of(plan: Plan, work: Work) -> list[Row]:
     return rows + [source_row(plan, source, done) for source, done in work.sources]
 
 
-def _pass(plan: Plan, captioner: Captioner, runner: Runner, rows: list[Row], work: Work) -> tuple[Tally, bool]:
-    """Run the steps over rows and fold what they leave; tell what was done, and whether all of it."""
+def _pass(plan: Plan, flow: _Flow, rows: list[Row], work: Work) -> tuple[Tally, bool]:
+    """Run the steps over rows and fold what they leave; return what was done, and whether all of it was."""
     out, recipe = Path(plan.out), plan.recipe
-    steps = steps_of(plan, captioner)
-    display = Display([step.name for step in steps], sum(source.size_bytes for source, _ in work.sources))
+    steps = steps_of(plan, flow.captioner)
+    size_bytes = sum(source.size_bytes for source, _ in work.sources)
+    display = Display([step.spec.name for step in steps], size_bytes, watch=flow.watch)
     try:
-        tally, is_complete = _run(runner, plan, steps, rows, display)
+        tally, is_complete = _run(flow.runner, plan, steps, rows, display)
     except RunError:
         with suppress(RunError):  # let the table show what is finished, if the disk has room for it
             fold(out, recipe.writers)
@@ -162,7 +230,7 @@ def _pass(plan: Plan, captioner: Captioner, runner: Runner, rows: list[Row], wor
 
 def _run(runner: Runner, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> tuple[Tally, bool]:
     """Run the steps until they are done or somebody asks to stop; what broke the run leaves the parts for later."""
-    with stoppable(plan) as stop:
+    with stoppable(plan.stop_file) as stop:
         try:
             tally = runner.run(plan, steps, rows, display)
         except KeyboardInterrupt:
@@ -179,18 +247,20 @@ def select(out: Path, recipe: Recipe) -> Summary:
         UserError: the output is in use or cannot be written.
     """
     prepare_folder(out)
-    with held(out, media=False), reusing_memory(), ThreadPoolExecutor(2) as meanwhile:
+    with output_lock(out, media=False), reusing_memory(), ThreadPoolExecutor(2) as meanwhile:
+        owe(out, [REPORT])
         fold(out, recipe.writers)
         write_recipe(out, recipe)
         found = judged(out, recipe)
-        packed = meanwhile.submit(lambda: pack_output(gather(out, recipe, restored(found.table, found.aside))))
-        keep(out, recipe, found)
-        moved = meanwhile.submit(settle_files, out, found.table)  # a rename is slow, and there may be many
-        if recipe.cut.mode != "none":
-            export(out, "internal", refuse_without_files=False, table=found.table)
-        summary = summarise_table(found.table)
+        packed = meanwhile.submit(lambda: pack_output(gather(out, recipe, restored(found.table, found.stashed))))
+        commit_verdicts(out, recipe, found)
+        moved = meanwhile.submit(sync_clip_files, out, found.table)  # a rename is slow, and there may be many
+        stale = refresh_exports(out, found.table) if recipe.cut.mode != "none" else ()
+        summary = replace(summarise_table(found.table), stale_exports=stale)
         write_packed(out, packed.result())
         moved.result()
+        if RUN not in owed(out):  # else `curate` pays all of it
+            settle(out)
     return summary
 
 
@@ -201,7 +271,8 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": [printable(without_secrets(word)) for word in sys.argv],
         "recipe": recipe_values(recipe),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "plugins": packages_of(recipe.operators),
         "machine": {
             "cpus": psutil.cpu_count(),
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -218,7 +289,12 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
         "summary": asdict(outcome.summary),
         "problems": tally.problems,
     }
-    atomic_write(out / "run.json", json.dumps(_without_secrets(run), indent=1, ensure_ascii=False) + "\n")
+    if tally.fetched_bytes:
+        run["storage"] = {
+            "fetched_bytes": tally.fetched_bytes,
+            "fetched_share": round(tally.fetched_bytes / max(1, outcome.remote_bytes), 4),
+        }
+    atomic_write(out / RUN_NAME, json.dumps(_without_secrets(run), indent=1, ensure_ascii=False) + "\n")
 
 
 def _without_secrets(value: Any) -> Any:
@@ -228,13 +304,6 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_secrets(inner) for inner in value]
     return without_secrets(value) if isinstance(value, str) else value
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def need_table(out: Path) -> None:

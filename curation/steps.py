@@ -6,32 +6,52 @@ A row enters as a planned source, or as a clip that an earlier run left unfinish
 """
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from curation.captions import caption_rows, load_writer
-from curation.clock import StepClock
-from curation.errors import MediaError
-from curation.judge import judge, rules_of, still_standing
-from curation.media_tasks import MediaTasks, SourceFailed, Stopped
-from curation.outside_text import without_secrets
-from curation.patience import write_patiently
-from curation.progress import Done, Report
+from core.cpu_time import StepClock
+from core.errors import MediaError
+from core.progress import Done, Report
+from core.retry import write_with_retries
+from core.sanitize import without_secrets
+from curation.analysis.media_calls import MediaCalls, SourceFailed, Stopped
+from curation.analysis.samples import decode_samples
+from curation.captions import caption_rows, has_no_caption, load_writer
+from curation.cut import judged_by_maps
+from curation.gpus import SCORE_GPUS, booked_gpus
+from curation.judge import judge, rules_of, still_undecided
+from curation.output.table import rules_text, write_part
 from curation.recipe import Rule
-from curation.samples import decode_samples
 from curation.schema import blank_row, work_schema
-from curation.table import rules_text, write_part
-from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source, SourceFacts
+from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source
 from curation.work import Plan, Task, failed_row, source_of, span_of, task_from_json, task_to_json
-
-SCORE_GPUS = 0.25
-"""What a worker of learned scores books of a GPU: CLIP ViT-L/14 in half precision takes some 2 GB."""
+from media.types import SourceFacts
 
 Process = Callable[[Sequence[Row]], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What a runner knows of a step.
+
+    Attributes:
+        name: what progress calls it.
+        batch: rows it takes at a time.
+        holds_models: whether it holds something heavy and so has workers of its own; else any worker may do it.
+        at_once: batches that one worker may have under way at a time.
+        gpus: that one worker books where there are any.
+    """
+
+    name: str
+    batch: int = 1
+    holds_models: bool = False
+    at_once: int = 1
+    gpus: float = 0.0
 
 
 class Step(Protocol):
@@ -43,37 +63,17 @@ class Step(Protocol):
         ...
 
     @property
-    def name(self) -> str:
-        """What progress calls it."""
-        ...
-
-    @property
-    def batch(self) -> int:
-        """Rows it takes at a time."""
-        ...
-
-    @property
-    def holds_models(self) -> bool:
-        """Whether it holds something heavy and so has workers of its own; else any worker may do it."""
-        ...
-
-    @property
-    def at_once(self) -> int:
-        """Batches that one worker may have under way at a time."""
-        ...
-
-    @property
-    def gpus(self) -> float:
-        """GPUs that one worker books where there are any."""
+    def spec(self) -> StepSpec:
+        """What a runner knows of it."""
         ...
 
     def start(self, report: Report) -> Process:
-        """Give the function from a batch of rows to rows."""
+        """Return the function from a batch of rows to rows."""
         ...
 
 
 def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
-    """Give the steps of a run in order."""
+    """Return the steps of a run in order."""
     pools: list[Step] = []
     later = [op for pool in plan.recipe.pools.values() for op in pool.values()]
     for name, operators in plan.recipe.pools.items():
@@ -88,7 +88,7 @@ def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
 
 
 def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) -> Row:
-    """Give the row by which a planned source enters the flow; segments already done are not done again."""
+    """Return the row by which a planned source enters the flow; segments already done are not done again."""
     return blank_row(work_schema(plan.writers)) | {
         "source_root": source.root,
         "source_path": source.path,
@@ -99,7 +99,7 @@ def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) ->
 
 
 def unfinished_row(plan: Plan, row: Row) -> Row:
-    """Give the row by which a clip of an earlier run enters the flow."""
+    """Return the row by which a clip of an earlier run enters the flow."""
     return blank_row(work_schema(plan.writers)) | row
 
 
@@ -108,15 +108,11 @@ class ProbeStep:
     """Sources become segments: hash, facts, borders. Unfinished clips pass."""
 
     plan: Plan
-    name: str = "probe"
-    batch: int = 1
-    holds_models: bool = False
-    at_once: int = 1
-    gpus: float = 0.0
+    spec: ClassVar[StepSpec] = StepSpec("probe")
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
-        media = MediaTasks(self.plan, self.name, report, begins=True)
+        media = MediaCalls(self.plan, self.spec.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
@@ -129,14 +125,14 @@ class ProbeStep:
                 except Stopped:
                     continue
                 except SourceFailed as failed:
-                    yield failed_row(self.plan, source, self.name, failed.error)
-                    report(Done(self.name, 1, share=source.size_bytes))
+                    yield failed_row(self.plan, source, self.spec.name, failed.error)
+                    report(Done(self.spec.name, 1, share=source.size_bytes))
                     continue
                 done = set(row["_done_segments"] or ())
                 for task in tasks:
                     if task.segment.index not in done:
                         yield row | {"_task": task_to_json(task), "_done_segments": None}
-                report(Done(self.name, 1))
+                report(Done(self.spec.name, 1))
 
         return process
 
@@ -146,15 +142,11 @@ class AnalyseStep:
     """Segments become clips with their pixel scores; unfinished clips get their frames again if need be."""
 
     plan: Plan
-    name: str = "analyse"
-    batch: int = 1
-    holds_models: bool = False
-    at_once: int = 1
-    gpus: float = 0.0
+    spec: ClassVar[StepSpec] = StepSpec("analyse")
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
-        media = MediaTasks(self.plan, self.name, report, begins=True)
+        media = MediaCalls(self.plan, self.spec.name, report, begins=True)
         rules = rules_of(self.plan.recipe)
         pooled = frozenset(c for ops in self.plan.recipe.pools.values() for op in ops.values() for c in op.writes)
 
@@ -171,25 +163,25 @@ class AnalyseStep:
 
         return process
 
-    def _segment(self, task: Task, media: MediaTasks, report: Report) -> Iterator[Row]:
+    def _segment(self, task: Task, media: MediaCalls, report: Report) -> Iterator[Row]:
         count = 0
         try:
             for row in media.run("analyse", task):
                 count += 1
-                report(Done(self.name, 1))
+                report(Done(self.spec.name, 1))
                 yield row
         except SourceFailed as failed:
-            yield failed_row(self.plan, task.source, self.name, failed.error, task) | {"_segment_rows": count + 1}
-        report(Done(self.name, share=task.source.size_bytes / task.segment.count))
+            yield failed_row(self.plan, task.source, self.spec.name, failed.error, task) | {"_segment_rows": count + 1}
+        report(Done(self.spec.name, share=task.source.size_bytes / task.segment.count))
 
-    def _again(self, row: Row, rules: dict[str, Rule], pooled: frozenset[str], media: MediaTasks) -> Row:
-        if not (pooled and still_standing(row, rules, pooled) and any(row[c] is None for c in pooled)):
+    def _again(self, row: Row, rules: dict[str, Rule], pooled: frozenset[str], media: MediaCalls) -> Row:
+        if not (pooled and still_undecided(row, rules, pooled) and any(row[c] is None for c in pooled)):
             return row
         try:
             task = media.task_of(row)
             return row | {"_task": task_to_json(task), "_samples": media.one("sample", row, task)}
         except SourceFailed as failed:
-            return _failed(row, self.name, failed.error)
+            return _failed(row, self.spec.name, failed.error)
 
 
 @dataclass(frozen=True)
@@ -197,17 +189,15 @@ class ScoreStep:
     """Operators of one pool score the clips that no rule has rejected yet."""
 
     plan: Plan
-    name: str
+    pool: str
     operators: dict[str, Operator]
     pending: frozenset[str]
-    batch: int = 8
-    holds_models: bool = True
-    at_once: int = 1
 
     @property
-    def gpus(self) -> float:
-        """A part of one for networks that may use it."""
-        return SCORE_GPUS if any(_takes_gpu(operator) for operator in self.operators.values()) else 0.0
+    def spec(self) -> StepSpec:
+        """Named by its pool; its networks share what the largest of them books."""
+        gpus = max(booked_gpus(operator, SCORE_GPUS) for operator in self.operators.values())
+        return StepSpec(self.pool, batch=8, holds_models=True, gpus=gpus)
 
     def start(self, report: Report) -> Process:
         """Load the operators."""
@@ -229,7 +219,7 @@ class ScoreStep:
                     scores = _scores(score, inputs, name, report)
                 for index, values in zip(chosen, scores, strict=True):
                     scored[index] |= values if isinstance(values, dict) else _failed(scored[index], name, values)
-            report(Done(self.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows), cpu_s=clock.take()))
+            report(Done(self.spec.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows), cpu_s=clock.take()))
             yield from scored
 
         return process
@@ -239,7 +229,7 @@ class ScoreStep:
             return False
         if any(row[column] is not None for column in operator.writes):
             return False
-        return self.plan.recipe.score_rejected or still_standing(row, rules, self.pending)
+        return self.plan.recipe.score_rejected or still_undecided(row, rules, self.pending)
 
 
 @dataclass(frozen=True)
@@ -247,11 +237,7 @@ class RecordStep:
     """Writes scored rows as parts, for the whole table to be judged before anything is captioned and cut."""
 
     plan: Plan
-    name: str = "record"
-    batch: int = 8
-    holds_models: bool = False
-    at_once: int = 1
-    gpus: float = 0.0
+    spec: ClassVar[StepSpec] = StepSpec("record", batch=8)
 
     def start(self, report: Report) -> Process:
         """Get ready to write."""
@@ -260,8 +246,8 @@ class RecordStep:
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             judged = [judge(row | {"_samples": None}, rules) for row in rows]
             # No stamp: these verdicts know nothing of the rest of the table, and must be judged again.
-            write_patiently(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, judged, ""))
-            report(Done(self.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows)))
+            write_with_retries(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, judged, ""))
+            report(Done(self.spec.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows)))
             for row in judged:
                 yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
 
@@ -274,15 +260,11 @@ class CutStep:
 
     plan: Plan
     captioner: Captioner
-    name: str = "cut"
-    batch: int = 1
-    holds_models: bool = False
-    at_once: int = 1
-    gpus: float = 0.0
+    spec: ClassVar[StepSpec] = StepSpec("cut")
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
-        media = MediaTasks(self.plan, self.name, report)
+        media = MediaCalls(self.plan, self.spec.name, report)
         rules = rules_of(self.plan.recipe)
         frames = self._frames
 
@@ -293,17 +275,17 @@ class CutStep:
                     try:
                         task = task_from_json(row["_task"]) if row["_task"] else media.task_of(row)
                         cut = media.one("cut", row, task, frames)
-                        row = row | cut.columns | {"_samples": cut.samples}
-                        report(Done(self.name, 1, row["duration_s"] or 0.0))
+                        row = judged_by_maps(self.plan, row | cut.columns | {"_samples": cut.samples}, rules)
+                        report(Done(self.spec.name, 1, row["duration_s"] or 0.0))
                     except SourceFailed as failed:
-                        row = _failed(row, self.name, failed.error)
+                        row = _failed(row, self.spec.name, failed.error)
                 yield row
 
         return process
 
     def _needs_reading(self, row: Row) -> bool:
         wants_file = self.plan.recipe.cut.mode != "none" and row["clip_path"] is None
-        return wants_file or (row["caption"] is None and self._frames is not None)
+        return wants_file or (has_no_caption(row) and self._frames is not None)
 
     @property
     def _frames(self) -> Sampling | None:
@@ -318,39 +300,41 @@ class FinishStep:
 
     plan: Plan
     captioner: Captioner
-    name: str = "finish"
-    batch: int = 8
 
     @property
-    def holds_models(self) -> bool:
-        """A captioner that asks for a pool has workers of its own, and so has the model that compares captions."""
-        return self.captioner.pool is not None or self.plan.recipe.alignment is not None
+    def spec(self) -> StepSpec:
+        """A captioner that asks for a pool has workers of its own, and so has the model that compares captions.
 
-    @property
-    def at_once(self) -> int:
-        """Small batches for every slot and as many again, which wait in the worker for slots that become free."""
-        return 2 * self.captioner.slots // self.batch + 2 if self.captioner.slots > 1 else 1
-
-    @property
-    def gpus(self) -> float:
-        """Those of the captioner, else a part of one for what compares its captions."""
-        alignment = self.plan.recipe.alignment
-        own = float(getattr(self.captioner, "gpus", 1.0 if _takes_gpu(self.captioner) else 0.0))
-        return own or (SCORE_GPUS if alignment is not None and _takes_gpu(alignment) else 0.0)
+        Their GPUs are those of the captioner, else of what compares its captions. Small batches come for every slot
+        and as many again, which wait in the worker for slots that become free.
+        """
+        batch, slots, alignment = 8, self.captioner.slots, self.plan.recipe.alignment
+        return StepSpec(
+            "finish",
+            batch,
+            holds_models=self.captioner.pool is not None or alignment is not None,
+            at_once=2 * slots // batch + 2 if slots > 1 else 1,
+            gpus=booked_gpus(self.captioner, 1.0) or (0.0 if alignment is None else booked_gpus(alignment, SCORE_GPUS)),
+        )
 
     def start(self, report: Report) -> Process:
         """Load the captioner."""
         writer = load_writer(self.captioner, self.plan.recipe.alignment)
-        rules, out = rules_text(rules_of(self.plan.recipe)), Path(self.plan.out)
+        recipe, out = self.plan.recipe, Path(self.plan.out)
+        # Without a stamp the whole table is looked at once more, when all rows are there.
+        rules = rules_text(rules_of(recipe)) if recipe.clusters is None else ""
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             clock = StepClock()
             with clock.step("caption"):
                 finished = caption_rows(rows, writer, out)
             with clock.step("table"):
-                write_patiently(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, finished, rules))
+                write_with_retries(
+                    self.plan.recipe.limits, partial(write_part, out, self.plan.writers, finished, rules)
+                )
             footage_s = sum(r["duration_s"] or 0.0 for r in rows)
-            report(Done(self.name, len(rows), footage_s, cpu_s=clock.take()))
+            rejects = Counter(row["reasons"][0] for row in finished if row["status"] == "rejected" and row["reasons"])
+            report(Done(self.spec.name, len(rows), footage_s, cpu_s=clock.take(), rejects=dict(rejects)))
             for row in finished:
                 yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
 
@@ -358,17 +342,11 @@ class FinishStep:
 
 
 def needs_a_worker(plan: Plan, row: Row) -> bool:
-    """Tell whether a row gives the next step much to do: a segment to analyse, or a clip to cut."""
+    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut."""
     if row["clip_id"] is None:
         return True
     is_open = row["source_path"] is not None and row["status"] in (None, "accepted")
-    return is_open and still_standing(row, rules_of(plan.recipe), frozenset())
-
-
-def _takes_gpu(holder: Operator | Captioner) -> bool:
-    """Tell whether a network computes on a GPU where there is one: by its setting `device`."""
-    network = getattr(holder, "clip", holder)
-    return bool(getattr(holder, "takes_gpu", getattr(network, "device", "cpu") != "cpu"))
+    return is_open and still_undecided(row, rules_of(plan.recipe), frozenset())
 
 
 def _facts(row: Row) -> SourceFacts:
@@ -381,7 +359,7 @@ def _scores(score: Scorer, inputs: list[ClipInput], step: str, report: Report) -
     """Score a batch; should an operator break on it, one clip after another, so that one alone is lost."""
     try:
         return list(score(inputs)) if inputs else []
-    except Exception as bug:  # a bug of ours, told of by its traceback; the run goes on
+    except Exception as bug:  # a bug of ours, reported with its traceback; the run goes on
         if len(inputs) > 1:
             return [result for one in inputs for result in _scores(score, [one], step, report)]
         report(Done(step, problems=(without_secrets(traceback.format_exc()),)))

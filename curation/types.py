@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import pyarrow as pa
 
-MediaType = Literal["video", "image"]
-Beat = Callable[[float], None]
-"""Called with the seconds of footage dealt with since the last call: a sign of life."""
-
-
-def silent(seconds: float) -> None:
-    """Take no notice of a beat."""
-
+from core.storage.staging import staged_path
+from core.storage.urls import is_url
+from curation.schema import Column
+from media.types import SourceFacts, Span
 
 Row = dict[str, Any]
 """One line of the table, keyed by the column names of `schema.COLUMNS`."""
@@ -25,10 +22,10 @@ class Source:
     """One input file, as planned: known by name, size and time of change, not yet read.
 
     Attributes:
-        root: absolute folder that `path` is relative to.
+        root: absolute folder that `path` is relative to, or the URL of one in a bucket or on a web server.
         path: input-relative POSIX path; unique within an output; part of every `clip_id`.
         size_bytes: file size.
-        mtime_ns: time of last change, nanoseconds since the epoch.
+        mtime_ns: time of last change, nanoseconds since the epoch; of an object a number made of its version (ETag).
     """
 
     root: str
@@ -37,75 +34,19 @@ class Source:
     mtime_ns: int
 
     @property
-    def file(self) -> Path:
-        """The file on disk."""
-        return Path(self.root) / self.path
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """What the container and its packets say about the chosen video stream (or the image).
-
-    Sizes are as displayed: rotation and pixel aspect applied. Times are seconds from the first frame.
-    """
-
-    type: MediaType
-    width_px: int
-    height_px: int
-    codec: str
-    fps: float | None = None
-    """mean frame rate over the stream's presentation; null for an image"""
-    declared_frames: int | None = None
-    """packets that will be shown; the decoder has the last word"""
-    declared_duration_s: float | None = None
-    container: str = ""
-    """FFmpeg's name of the file format"""
-    stream_index: int = 0
-    coded_width_px: int = 0
-    coded_height_px: int = 0
-    rotation_deg: int = 0
-    """clockwise turn that shows the picture upright: 0, 90, 180 or 270"""
-    pixel_format: str = ""
-    bit_depth: int = 8
-    transfer: str = "sdr"
-    """`sdr`, `pq` (HDR10) or `hlg`"""
-    bit_rate_bps: int | None = None
-    is_vfr: bool = False
-    has_audio: bool = False
-    zero_pts: int = 0
-    """presentation timestamp of the first frame, in `time_base` units"""
-    time_base: float = 0.0
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A keyframe-aligned stretch of a source, the unit of parallel decode: pts in `[start_pts, end_pts)`.
-
-    Null borders are open: the segment reaches the source's start or end. Borders depend on the source and
-    the recipe only, never on the machine.
-    """
-
-    index: int
-    count: int
-    start_pts: int | None
-    end_pts: int | None
-    previous_pts: int | None = None
-    """of the last frame before the segment"""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of a source, half-open, in seconds and in decoded frames from the source's first frame."""
-
-    start_s: float
-    end_s: float
-    start_frame: int
-    num_frames: int
+    def is_remote(self) -> bool:
+        """Return whether it lies in a bucket or on a web server."""
+        return is_url(self.root)
 
     @property
-    def duration_s(self) -> float:
-        """Length in seconds, to the microsecond."""
-        return round(self.end_s - self.start_s, 6)
+    def url(self) -> str:
+        """Its name as it was found: a path, or a URL."""
+        return f"{self.root.rstrip('/')}/{self.path}" if not self.root.endswith("://") else f"{self.root}{self.path}"
+
+    @property
+    def file(self) -> Path:
+        """The file on disk; of an object its copy on this node, which is there while a media task runs."""
+        return staged_path(self.url, self.mtime_ns) if self.is_remote else Path(self.root) / self.path
 
 
 @dataclass(frozen=True)
@@ -155,7 +96,7 @@ class Frames:
             raise ValueError(f"{self.pixels.shape[0]} frames but times of shape {self.times_s.shape}")
 
     def __len__(self) -> int:
-        """Give the number of frames."""
+        """Return the number of frames."""
         return len(self.times_s)
 
     def __repr__(self) -> str:
@@ -206,6 +147,135 @@ class Operator(Protocol):
         ...
 
 
+@runtime_checkable
+class WritesVectors(Protocol):
+    """An operator whose column holds vectors of one length."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers in each vector; known without loading the network."""
+        ...
+
+
+@runtime_checkable
+class DeclaresColumns(Protocol):
+    """An operator of a plug-in: it declares its columns itself, which `schema.COLUMNS` does not know."""
+
+    columns: ClassVar[tuple[Column, ...]]
+
+
+@runtime_checkable
+class TableOperator(Protocol):
+    """A frozen dataclass that compares the rows of a whole table; what it finds fills one column.
+
+    Attributes:
+        writes: that column alone.
+    """
+
+    writes: ClassVar[tuple[str, ...]]
+
+    def reads(self, there: Sequence[str]) -> list[str]:
+        """Return the columns that `find` looks at, of those that a table has."""
+        ...
+
+    def find(self, table: pa.Table, standing: np.ndarray) -> pa.Array:
+        """Return the value of every row.
+
+        Args:
+            table: the columns of `reads`; N rows in any order.
+            standing: bool (N,), rows that no rule rejects.
+        """
+        ...
+
+
+Align = Callable[[Sequence[tuple[str | None, Frames | None]]], list[float | None]]
+"""From (caption, frames) to a likeness, None where one of them is missing"""
+
+
+class CaptionScorer(Protocol):
+    """A frozen dataclass that compares captions with the frames of their clips, once both are there.
+
+    Attributes:
+        writes: the column of the likeness.
+    """
+
+    writes: ClassVar[tuple[str, ...]]
+
+    @property
+    def min_score(self) -> float:
+        """The likeness below which a caption rejects its clip."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """The frames it looks at."""
+        ...
+
+    def load(self) -> Align:
+        """Load what it holds and return the comparing function: one number for each pair, in the same order."""
+        ...
+
+
+AnyOperator = Operator | TableOperator | CaptionScorer
+"""What stands under `operators` in a recipe"""
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """What is known of a control map once its clip has ended.
+
+    Attributes:
+        amount: how much it holds, 0..1; what that means is said in `schema.CONTROLS`.
+        text: the content of a map that is a text file; null where there is none to write.
+    """
+
+    amount: float
+    text: str | None = None
+
+
+class MapDrawer(Protocol):
+    """Draws the map of one clip, frame by frame."""
+
+    def draw(self, picture: np.ndarray, time_s: float) -> np.ndarray | None:
+        """Return the map of the next frame.
+
+        Args:
+            picture: uint8 (H, W) full-range luma, or (H, W, 3) RGB, as `takes` says; not to be changed, and
+                other memory's once the next frame comes.
+            time_s: from the clip's start.
+
+        Returns:
+            uint8 (H, W), or (H, W, 3) RGB, until the next frame comes; null from a control whose map is a text file.
+        """
+        ...
+
+    def finish(self) -> MapFacts:
+        """Return what is known once the last frame is drawn."""
+        ...
+
+
+@runtime_checkable
+class Control(Protocol):
+    """A frozen dataclass: its fields are its settings, `start()` gives what draws the map of one clip.
+
+    Attributes:
+        media: types of row it makes maps of.
+        suffix: of the map of a video: `mp4`, or `txt` for one that is a text file. That of an image is a JPEG.
+    """
+
+    media: ClassVar[frozenset[str]]
+    suffix: ClassVar[Literal["mp4", "txt"]]
+
+    @property
+    def takes(self) -> Literal["gray", "rgb"]:
+        """The pictures it looks at."""
+        ...
+
+    def start(self) -> MapDrawer:
+        """Return a drawer for one clip."""
+        ...
+
+
 @dataclass(frozen=True)
 class Caption:
     """What a captioner says of one clip.
@@ -249,5 +319,5 @@ class Captioner(Protocol):
         ...
 
     def load(self) -> Callable[[Sequence[tuple[Row, Frames | None]]], list[Caption]]:
-        """Give the captioning function: one caption for each (row, frames), in the same order."""
+        """Return the captioning function: one caption for each (row, frames), in the same order."""
         ...

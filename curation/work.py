@@ -6,11 +6,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation.errors import MediaError
+from core.errors import MediaError
 from curation.recipe import Recipe
-from curation.schema import blank_row, work_schema
-from curation.sources import looks_like_image
-from curation.types import Row, Segment, Source, SourceFacts, Span
+from curation.schema import Writer, blank_row, work_schema
+from curation.types import Row, Source
+from media.names import looks_like_image
+from media.types import Segment, SourceFacts, Span
 
 NAMESPACE = uuid.UUID("5e1ec751-0000-5000-8000-000000000001")
 STILL = Span(0.0, 1.0, 0, 1)
@@ -28,13 +29,13 @@ class Plan:
     """first pass of a recipe that judges the whole table: clips are scored, not yet captioned and cut"""
 
     @property
-    def writers(self) -> tuple[str, ...]:
+    def writers(self) -> tuple[Writer, ...]:
         """Operators whose columns the table has."""
         return self.recipe.writers
 
     @property
     def stop_file(self) -> Path:
-        """While it is there, nothing new is begun."""
+        """While it is there, nothing new is started."""
         return Path(self.out) / f".stop-{self.run}"
 
 
@@ -49,7 +50,7 @@ class Task:
 
 
 def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: Task | None = None) -> Row:
-    """Give the row that says what was lost: a whole source, or a stretch from the error's time on."""
+    """Return the row that says what was lost: a whole source, or the error's stretch of it."""
     span = "" if error.time_s is None else f"{error.time_s:.6f}-"
     place = f"{step}:{task.segment.index if task else 0}:{span}"
     row = blank_row(work_schema(plan.writers))
@@ -57,9 +58,11 @@ def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: T
         "clip_id": clip_id(task.source_id if task else "", source, place),
         "type": "image" if looks_like_image(source.file) else "video",
         "start_s": error.time_s,
+        "end_s": error.end_s,
+        "duration_s": None if error.time_s is None or error.end_s is None else round(error.end_s - error.time_s, 6),
         "status": "failed",
         "reasons": [],
-        "error": f"{step}: {error}" + (f" (from {error.time_s:.2f} s on)" if error.time_s is not None else ""),
+        "error": f"{step}: {error}{_stretch(error)}",
         "_segment": 0,
         "_segments": 1,
         "_segment_rows": 1,  # `analyse` knows better for a stretch
@@ -68,20 +71,26 @@ def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: T
     return row | task_columns(task) if task else row
 
 
+def _stretch(error: MediaError) -> str:
+    if error.time_s is None:
+        return ""
+    return f" (from {error.time_s:.2f} " + ("s on)" if error.end_s is None else f"to {error.end_s:.2f} s)")
+
+
 def clip_id(source_id: str, source: Source, span: str) -> str:
-    """Give the uuid5 of source content, input-relative path and span."""
+    """Return the uuid5 of source content, input-relative path and span."""
     return str(uuid.uuid5(NAMESPACE, json.dumps([source_id, source.path, span])))
 
 
 def span_of(row: Row) -> Span:
-    """Give the span of an analysed clip, or that of an image."""
+    """Return the span of an analysed clip, or that of an image."""
     if row["type"] == "image":
         return STILL
     return Span(row["start_s"], row["end_s"], row["start_frame"], row["num_frames"])
 
 
 def source_columns(source: Source) -> Row:
-    """Give a source's columns."""
+    """Return a source's columns."""
     return {
         "source_path": source.path,
         "source_root": source.root,
@@ -91,12 +100,12 @@ def source_columns(source: Source) -> Row:
 
 
 def source_of(row: Row) -> Source:
-    """Give the source that a row names."""
+    """Return the source that a row names."""
     return Source(row["source_root"], row["source_path"], row["source_size_bytes"], row["source_mtime_ns"])
 
 
 def task_columns(task: Task) -> Row:
-    """Give the columns that every row of a segment shares."""
+    """Return the columns that every row of a segment shares."""
     facts = task.facts
     return {
         "type": facts.type,
@@ -107,6 +116,7 @@ def task_columns(task: Task) -> Row:
         "area_px": facts.width_px * facts.height_px,
         "fps": facts.fps,
         "codec": facts.codec,
+        "other_video_streams": list(facts.other_streams) or None,
         "_task": task_to_json(task),
         "_segment": task.segment.index,
         "_segments": task.segment.count,
@@ -121,6 +131,7 @@ def task_to_json(task: Task) -> str:
 def task_from_json(text: str) -> Task:
     """Unpack a task."""
     values = json.loads(text)
+    values["facts"]["other_streams"] = tuple(values["facts"].get("other_streams", ()))
     return Task(
         Source(**values["source"]), values["source_id"], SourceFacts(**values["facts"]), Segment(**values["segment"])
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import diffusers
 
+from core.files import atomic_folder, atomic_path
 from models.errors import ModelError
-from models.safetensors_file import whole_file, whole_folder
+from models.weights.json_file import read_json
 
 PIPELINE_CLASS = "EasyAnimatePipeline"
 INPAINT_CLASS = "EasyAnimateInpaintPipeline"
+CONTROL_CLASS = "EasyAnimateControlPipeline"
 # Each component with the file that its library begins reading at.
 COMPONENTS: Mapping[str, str] = {
     "transformer": "config.json",
@@ -64,7 +66,7 @@ def read_bundle(folder: Path) -> Bundle:
     if index is None:
         raise ModelError(f"{folder}: no model_index.json here or in model/; give a pipeline folder in diffusers layout")
     try:
-        entries = json.loads(index.read_text(encoding="utf-8"))
+        entries = read_json(index)
     except (OSError, ValueError) as error:
         raise ModelError(f"{index}: not readable as JSON ({error}); write the pipeline folder again") from None
     if not isinstance(entries, dict):
@@ -90,7 +92,7 @@ def write_model_index(
     content = {"_class_name": pipeline_class, "_diffusers_version": diffusers.__version__}
     entries = {**content, **{name: list(pair) for name, pair in components.items()}}
     # As diffusers' own `ConfigMixin.to_json_string`, so that both write the same bytes.
-    with whole_file(Path(folder) / "model_index.json") as temporary:
+    with atomic_path(Path(folder) / "model_index.json") as temporary:
         temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -112,7 +114,7 @@ def place_component(source: Path, target: Path) -> None:
         raise ModelError(f"{source}: no component folder; give a folder with its configuration and weights")
     if target.exists() and source.resolve() == target.resolve():
         return
-    with whole_folder(target) as temporary:
+    with atomic_folder(target) as temporary:
         for path in sorted(source.rglob("*")):
             relative = path.relative_to(source)
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):

@@ -5,11 +5,11 @@ from typing import Any
 
 
 class ModelError(Exception):
-    """A request that a model cannot meet: one line that says what, where and the mend."""
+    """A request that a model cannot meet: one line that says what, where and the fix."""
 
 
 def one_line(error: Exception) -> str:
-    """Give an error's text on one line, cut where libraries list every weight there is."""
+    """Return an error's text on one line, cut where libraries list every weight there is."""
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
@@ -28,3 +28,17 @@ def check_weights(report: Mapping[str, Any], where: object) -> None:
         raise ModelError(
             f"{where}: {len(wrong)} weights do not fit config.json ({wrong[0]}); give diffusers' own files"
         )
+
+
+def check_complete(report: Mapping[str, Any], where: object) -> None:
+    """Refuse weights of which some are missing, where others that nothing reads may lie beside them.
+
+    Args:
+        report: what `from_pretrained` of transformers gives for `output_loading_info`.
+        where: the folder, for the message.
+
+    Raises:
+        ModelError: weights are missing.
+    """
+    if lacking := sorted(report["missing_keys"]):
+        raise ModelError(f"{where}: {len(lacking)} weights are missing ({lacking[0]}, …); fetch the folder again")

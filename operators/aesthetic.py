@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.settings import key
+from curation.gpus import score_gpus
 from curation.schema import BOTH
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
 from operators.clip_frames import Clip, embed_frames, number
 
@@ -38,6 +39,11 @@ class Aesthetic:
         return self.clip.sampling(self.frames)
 
     @property
+    def gpus(self) -> float:
+        """GPUs that one worker books where there are any."""
+        return score_gpus(self.clip.device)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the weights it loads.
 
@@ -46,9 +52,9 @@ class Aesthetic:
         """
         from pathlib import Path
 
-        from models.aesthetic import head_name
-        from models.clip import needed_weights
         from models.errors import ModelError
+        from models.scorers.aesthetic import head_name
+        from models.scorers.clip import needed_weights
 
         is_file = self.head not in ("mlp", "linear")
         if is_file and not Path(self.head).is_file():
@@ -63,9 +69,9 @@ class Aesthetic:
         """
         from pathlib import Path
 
-        from models.aesthetic import head_name, load_head
         from models.errors import ModelError
-        from models.weights import find_weights
+        from models.scorers.aesthetic import head_name, load_head
+        from models.weights.find import find_weights
 
         named = self.head in ("mlp", "linear")
         path = find_weights(head_name(self.head, self.clip.model)) if named else Path(self.head)

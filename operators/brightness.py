@@ -7,13 +7,13 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from core.settings import key
 from curation.schema import BOTH
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
 
 
 def luma_histogram(gray: np.ndarray) -> np.ndarray:
-    """Give the share of pixels at each level of uint8 (H, W): float64 (256,), sum 1."""
+    """Return the share of pixels at each level of uint8 (H, W): float64 (256,), sum 1."""
     counts = cv2.calcHist([np.ascontiguousarray(gray)], [0], None, [256], [0, 256]).ravel()
     return counts.astype(np.float64) / gray.size
 
@@ -37,7 +37,7 @@ class Brightness:
         return Sampling(self.rate_fps, None, None, self.short_side_px, "gray")
 
     def load(self) -> Scorer:
-        """Give the scoring function."""
+        """Return the scoring function."""
 
         def score_clip(clip: ClipInput) -> Scores:
             if not len(clip.frames):

@@ -4,17 +4,16 @@ CLIPScore (Hessel et al. 2021, arXiv 2104.08718) without its factor, over frames
 2104.14806). CLIP reads 77 tokens, so a longer caption is cut at its sentences instead of losing its end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from curation.settings import key
-from curation.types import Frames, Sampling
+from core.settings import key
+from curation.gpus import score_gpus
+from curation.types import Align, Frames, Sampling
 from operators.clip_frames import Clip, embed_frames, number
-
-Align = Callable[[Sequence[tuple[str | None, Frames | None]]], list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class CaptionAlignment:
     clip: Clip = key(Clip(), "the network that compares")
 
     writes: ClassVar[tuple[str, ...]] = ("caption_alignment",)
-    pool: ClassVar[str | None] = "clip"
 
     def __post_init__(self) -> None:
         """Refuse settings that compare nothing."""
@@ -43,9 +41,14 @@ class CaptionAlignment:
         return self.clip.sampling(self.frames)
 
     @property
+    def gpus(self) -> float:
+        """GPUs that one worker books where there are any."""
+        return score_gpus(self.clip.device)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the weights it loads."""
-        from models.clip import needed_weights
+        from models.scorers.clip import needed_weights
 
         return needed_weights(self.clip.model)
 

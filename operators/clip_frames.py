@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from curation.settings import key
+from core.settings import key
 from curation.types import Frames, Sampling
 
 if TYPE_CHECKING:
-    from models.clip import ClipTower
+    from models.scorers.clip import ClipTower
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Clip:
 
     def load(self) -> "ClipTower":
         """Load the network; operators of one worker with the same settings share it."""
-        from models.clip import load_tower
+        from models.scorers.clip import load_tower
 
         return load_tower(self.model, None, self.device, self.dtype)
 
@@ -55,5 +55,5 @@ def embed_frames(tower: "ClipTower", frames: Sequence[Frames], batch_frames: int
 
 
 def number(value: float) -> float | None:
-    """Give a plain number; None for what half precision made infinite or no number."""
+    """Return a plain number; None for what half precision made infinite or no number."""
     return float(value) if np.isfinite(value) else None

@@ -93,8 +93,8 @@ def load_craft(
     Raises:
         ModelError: easyocr is not installed, or weights that cannot be had or do not fit.
     """
-    from models.clip import pick_device
-    from models.weights import find_weights
+    from models.scorers.clip import pick_device
+    from models.weights.find import find_weights
 
     network = _network(path or find_weights("craft"))
     import torch
@@ -140,7 +140,7 @@ def _network(path: Path) -> Any:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
-        raise ModelError(f"the engine easyocr needs {error.name}: pip install 'selects[scores]'") from None
+        raise ModelError(f"the engine easyocr needs {error.name}: pip install 'selects-video[scores]'") from None
 
     with torch.device("meta"):  # no random weights are drawn, only to be replaced
         network = CRAFT()

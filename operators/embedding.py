@@ -6,14 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.settings import key
+from curation.gpus import score_gpus
 from curation.schema import BOTH
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
 from operators.clip_frames import Clip, embed_frames
 
 
 def mean_direction(vectors: np.ndarray) -> list[float] | None:
-    """Give the mean of unit vectors, brought to unit length again and rounded to float16.
+    """Return the mean of unit vectors, brought to unit length again and rounded to float16.
 
     Args:
         vectors: float32 (T, D).
@@ -50,9 +51,14 @@ class Embedding:
         return self.clip.sampling(self.frames)
 
     @property
+    def gpus(self) -> float:
+        """GPUs that one worker books where there are any."""
+        return score_gpus(self.clip.device)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the weights it loads."""
-        from models.clip import needed_weights
+        from models.scorers.clip import needed_weights
 
         return needed_weights(self.clip.model)
 
@@ -63,7 +69,7 @@ class Embedding:
         Raises:
             ModelError: no such model.
         """
-        from models.clip import embedding_dim
+        from models.scorers.clip import embedding_dim
 
         return embedding_dim(self.clip.model)
 

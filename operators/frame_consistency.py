@@ -10,14 +10,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.settings import key
+from curation.gpus import score_gpus
 from curation.schema import VIDEO
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
 from operators.clip_frames import Clip, embed_frames, number
 
 
 def lowest_likeness(vectors: np.ndarray) -> float | None:
-    """Give the lowest cosine of neighbours.
+    """Return the lowest cosine of neighbours.
 
     Args:
         vectors: float32 (T, D) of unit length, in order of time.
@@ -53,9 +54,14 @@ class FrameConsistency:
         return self.clip.sampling(self.frames, self.rate_fps)
 
     @property
+    def gpus(self) -> float:
+        """GPUs that one worker books where there are any."""
+        return score_gpus(self.clip.device)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the weights it loads."""
-        from models.clip import needed_weights
+        from models.scorers.clip import needed_weights
 
         return needed_weights(self.clip.model)
 

@@ -1,4 +1,4 @@
-"""Black bars around the picture: where they end and how much they cover."""
+"""Bars around the picture, black, of another even colour, or blurred: where they end and how much they cover."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.settings import key
 from curation.schema import BOTH
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
+from operators.bars import inner_box
 
 NOISE_LEVELS = 10
 """A bar's pixel may be this much brighter than the bar: noise and ringing at the picture's edge."""
@@ -22,7 +23,7 @@ TEXT_MARGIN = 0.1
 
 
 def bar_length(lines: np.ndarray, max_level: int) -> int:
-    """Give how many lines, from the first one inwards, belong to a bar.
+    """Return how many lines, from the first one inwards, belong to a bar.
 
     Lines that look like a subtitle are stepped over, and belong to the bar if dark lines follow them.
 
@@ -49,7 +50,7 @@ def bar_length(lines: np.ndarray, max_level: int) -> int:
 
 
 def bar_pair(lines: np.ndarray, max_level: int) -> tuple[int, int]:
-    """Give the lengths of the bars at the first and at the last line.
+    """Return the lengths of the bars at the first and at the last line.
 
     Bars come in pairs: a night sky or black space at one side only is a part of the picture, so one bar
     counts up to `MAX_UNEVEN` times the length of the other.
@@ -60,7 +61,7 @@ def bar_pair(lines: np.ndarray, max_level: int) -> tuple[int, int]:
 
 
 def content_box(brightest: np.ndarray, max_level: int) -> tuple[int, int, int, int] | None:
-    """Give the picture inside the bars: left, top, right, bottom in pixels; None when all is dark.
+    """Return the picture inside the bars: left, top, right, bottom in pixels; None when all is dark.
 
     Args:
         brightest: uint8 (H, W), the largest luma of each pixel over the clip, so that what lights up once
@@ -81,16 +82,28 @@ def content_box(brightest: np.ndarray, max_level: int) -> tuple[int, int, int, i
     return (left, top, right, bottom) if left < right else None
 
 
+def clip_box(pixels: np.ndarray, max_level: int) -> tuple[int, int, int, int] | None:
+    """Return the picture inside the bars of a clip, uint8 (T, H, W), of any kind: see `content_box` and `bars`."""
+    box = content_box(pixels.max(axis=0), max_level)
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    inner = inner_box(pixels[:, top:bottom, left:right])
+    return box if inner is None else (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
+
+
 @dataclass(frozen=True)
 class Letterbox:
     """Share of the picture covered by bars above, below, left and right, and the box inside them.
+
+    Bars are black, of another even colour, or a blurred copy of the picture; all stand through the whole clip.
 
     Null when the clip is dark all through: then no bars can be told.
     """
 
     rate_fps: float = key(2.0, "frames per second looked at")
     short_side_px: int = key(360, "pictures are scaled to this short side")
-    max_level: int = key(24, "luma 0..255 that a bar does not exceed")
+    max_level: int = key(24, "luma 0..255 that a black bar does not exceed")
 
     writes: ClassVar[tuple[str, ...]] = ("letterbox", "content_box")
     media: ClassVar[frozenset[str]] = BOTH
@@ -102,10 +115,10 @@ class Letterbox:
         return Sampling(self.rate_fps, None, None, self.short_side_px, "gray")
 
     def load(self) -> Scorer:
-        """Give the scoring function."""
+        """Return the scoring function."""
 
         def score_clip(clip: ClipInput) -> Scores:
-            box = content_box(clip.frames.pixels.max(axis=0), self.max_level) if len(clip.frames) else None
+            box = clip_box(clip.frames.pixels, self.max_level) if len(clip.frames) else None
             if box is None:
                 return dict.fromkeys(self.writes)
             height, width = clip.frames.pixels.shape[1:]

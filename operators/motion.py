@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
+from core.settings import key
 from curation.schema import VIDEO
-from curation.settings import key
 from curation.types import ClipInput, Frames, Sampling, Scorer, Scores
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -38,7 +38,7 @@ FIT_GRID = 24
 
 
 def pair_indices(count: int, paired: bool) -> list[tuple[int, int]]:
-    """Give the frame pairs: `(2k, 2k + 1)` when each grid frame has a partner, else neighbours."""
+    """Return the frame pairs: `(2k, 2k + 1)` when each grid frame has a partner, else neighbours."""
     if paired:
         return [(i, i + 1) for i in range(0, count - 1, 2)]
     return [(i, i + 1) for i in range(count - 1)]
@@ -80,7 +80,7 @@ def fit_camera(flow: np.ndarray, step_px: float = 1.0) -> tuple[float, float, fl
 
 @lru_cache(maxsize=16)
 def _fit_places(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give the rows and columns of the vectors looked at, and their places from the centre: float64 (2, N)."""
+    """Return the rows and columns of the vectors looked at, and their places from the centre: float64 (2, N)."""
     rows = np.linspace(0, height - 1, min(height, FIT_GRID)).astype(int)
     cols = np.linspace(0, width - 1, min(width, FIT_GRID)).astype(int)
     y, x = (axis.ravel() for axis in np.meshgrid(rows, cols, indexing="ij"))
@@ -88,7 +88,7 @@ def _fit_places(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _slope(places: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
-    """Fit `vector = mean + s * (place - mean)`, (2, N) each; give the slope, and what it leaves of the vectors."""
+    """Fit `vector = mean + s * (place - mean)`, (2, N) each; return the slope, and what it leaves of the vectors."""
     p = places - places.mean(axis=1, keepdims=True)
     v = vectors - vectors.mean(axis=1, keepdims=True)
     spread = float(np.vdot(p, p))
@@ -97,7 +97,7 @@ def _slope(places: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def score_motion(frames: Frames, flow_of: Flow, paired: bool) -> Scores:
-    """Give the motion columns of one clip; all None when it has no pair of frames.
+    """Return the motion columns of one clip; all None when it has no pair of frames.
 
     Args:
         frames: luma (T, H, W) with times.
@@ -165,12 +165,12 @@ class Motion:
 
 @lru_cache(maxsize=16)
 def taper(width: int, height: int) -> np.ndarray:
-    """Give the window that fades a picture out towards its edges: float32 (H, W)."""
+    """Return the window that fades a picture out towards its edges: float32 (H, W)."""
     return cv2.createHanningWindow((width, height), cv2.CV_32F)
 
 
 def global_shift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """Give by how many pixels the whole picture moved, right and down; (0, 0) when it did not clearly.
+    """Return by how many pixels the whole picture moved, right and down; (0, 0) when it did not clearly.
 
     Phase correlation proposes the shift; it stands only if the pictures then agree better than unmoved, so
     that fades, flashes and flat pictures do not give a chance value.
@@ -192,7 +192,7 @@ def global_shift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
 
 
 def overlap(first: np.ndarray, second: np.ndarray, dx: int, dy: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the parts of two pictures that show the same things when all moved by (dx, dy) pixels."""
+    """Return the parts of two pictures that show the same things when all moved by (dx, dy) pixels."""
     height, width = first.shape
     before = first[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
     after = second[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)]
@@ -200,7 +200,7 @@ def overlap(first: np.ndarray, second: np.ndarray, dx: int, dy: int) -> tuple[np
 
 
 def texture(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Tell where motion can be seen: the smaller eigenvalue of the structure tensor (Shi & Tomasi 1994).
+    """Return where motion can be seen: the smaller eigenvalue of the structure tensor (Shi & Tomasi 1994).
 
     Args:
         gray: uint8 (H, W).
@@ -246,7 +246,7 @@ def fill_flat(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
 
 
 def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give DIS flow with the `fast` preset, over the part that both pictures show, flat areas filled in.
+    """Return DIS flow with the `fast` preset, over the part that both pictures show, flat areas filled in.
 
     The shift of the whole picture is taken out first, so that pans beyond the reach of the coarsest scale (a
     tenth of the diagonal) are followed. `fast` takes a fifth of `medium`'s time and measures pans as well.
@@ -264,5 +264,5 @@ def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def farneback_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give Farnebäck flow with the parameters that published motion filters use."""
+    """Return Farnebäck flow with the parameters that published motion filters use."""
     return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]

@@ -11,8 +11,8 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from core.settings import key
 from curation.schema import BOTH
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
 
 
@@ -26,7 +26,7 @@ def at_short_side(gray: np.ndarray, short_side_px: int) -> np.ndarray:
 
 
 def laplacian_variance(gray: np.ndarray) -> float:
-    """Give the variance of the 3x3 Laplacian of uint8 (H, W), in squared grey levels."""
+    """Return the variance of the 3x3 Laplacian of uint8 (H, W), in squared grey levels."""
     response = cv2.Laplacian(gray, cv2.CV_16S)
     return float(cv2.norm(response, cv2.NORM_L2SQR) / response.size - cv2.mean(response)[0] ** 2)
 
@@ -51,7 +51,7 @@ class Sharpness:
         return Sampling(self.rate_fps, None, None, self.short_side_px, "gray")
 
     def load(self) -> Scorer:
-        """Give the scoring function."""
+        """Return the scoring function."""
 
         def score_clip(clip: ClipInput) -> Scores:
             values = [laplacian_variance(at_short_side(g, self.short_side_px)) for g in clip.frames.pixels]

@@ -38,7 +38,7 @@ MIN_MOTION = 0.05
 
 
 def _zigzag(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give rows and columns of the coefficients of lowest frequency, the mean first."""
+    """Return rows and columns of the coefficients of lowest frequency, the mean first."""
     grid = [(i, j) for i in range(SIDE_PX) for j in range(SIDE_PX)]
     lowest = sorted(grid, key=lambda place: (sum(place), max(place), place))[:count]
     rows, columns = np.array(lowest).T
@@ -51,7 +51,7 @@ _PACKED = np.concatenate([np.arange(COEFFICIENTS)[rest::3] for rest in range(3)]
 
 
 def coefficients(pixels: np.ndarray) -> np.ndarray:
-    """Give each frame's mean and its 64 cosine coefficients of lowest frequency, bars left out.
+    """Return each frame's mean and its 64 cosine coefficients of lowest frequency, bars left out.
 
     Args:
         pixels: uint8 (T, H, W) luma.
@@ -108,7 +108,7 @@ class TemporalHash:
         return Sampling(None, FRAMES, None, None, "gray")
 
     def load(self) -> Scorer:
-        """Give the hashing function."""
+        """Return the hashing function."""
 
         def hash_clip(clip: ClipInput) -> list[int] | None:
             if not len(clip.frames):

@@ -12,8 +12,8 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from core.settings import key
 from curation.schema import BOTH
-from curation.settings import key
 from curation.types import ClipInput, Sampling, Scorer, Scores
 from operators.sharpness import at_short_side, laplacian_variance
 
@@ -35,12 +35,12 @@ SHADES: tuple[tuple[str, tuple[int, int, int]], ...] = (
 
 
 def ramp(value: float, low: float, high: float) -> float:
-    """Give 0 at `low`, 1 at `high`, linear between; `low` may be the larger one."""
+    """Return 0 at `low`, 1 at `high`, linear between; `low` may be the larger one."""
     return float(min(1.0, max(0.0, (value - low) / (high - low))))
 
 
 def colourfulness(rgb: np.ndarray) -> float:
-    """Give the colourfulness of uint8 (H, W, 3) (Hasler & Süsstrunk, SPIE 2003): 0 gray, 109 extreme.
+    """Return the colourfulness of uint8 (H, W, 3) (Hasler & Süsstrunk, SPIE 2003): 0 gray, 109 extreme.
 
     Its axes are r - g and (r + g) / 2 - b; the second one's mean square follows from those of the three differences
     of channels by Apollonius' theorem, which OpenCV sums up in bytes.
@@ -54,13 +54,13 @@ def colourfulness(rgb: np.ndarray) -> float:
 
 
 def noise_sigma(gray: np.ndarray) -> float:
-    """Give the standard deviation of noise in uint8 (H, W), grey levels (Immerkær, CVIU 1996)."""
+    """Return the standard deviation of noise in uint8 (H, W), grey levels (Immerkær, CVIU 1996)."""
     response = cv2.sepFilter2D(gray, cv2.CV_16S, SECOND_DIFFERENCE, SECOND_DIFFERENCE)
     return float(np.sqrt(np.pi / 2) / 6 * cv2.norm(response, cv2.NORM_L1) / response.size)
 
 
 def blockiness(gray: np.ndarray) -> float:
-    """Give how much larger steps are on the 8 px grid than off it (1: no blocks), of uint8 (H, W).
+    """Return how much larger steps are on the 8 px grid than off it (1: no blocks), of uint8 (H, W).
 
     Sees the grid of sources shown at their own size only; scaled ones show their loss as lost detail.
     """
@@ -75,7 +75,7 @@ def blockiness(gray: np.ndarray) -> float:
 
 
 def quality_parts(rgb: np.ndarray) -> dict[str, float]:
-    """Give the parts of the score of one frame, each 0..1.
+    """Return the parts of the score of one frame, each 0..1.
 
     Args:
         rgb: uint8 (H, W, 3).
@@ -102,7 +102,7 @@ def quality_parts(rgb: np.ndarray) -> dict[str, float]:
 
 
 def frame_quality(rgb: np.ndarray) -> float:
-    """Give the weighted geometric mean of the parts of uint8 (H, W, 3), 0..1."""
+    """Return the weighted geometric mean of the parts of uint8 (H, W, 3), 0..1."""
     parts = quality_parts(rgb)
     return float(np.exp(sum(weight * np.log(max(parts[name], FLOOR)) for name, weight in WEIGHTS.items())))
 
@@ -113,7 +113,7 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """Give uint8 (32, 32, 3) of (H, W, 3), averaged: by halves first, which takes a tenth of the time."""
+    """Return uint8 (32, 32, 3) of (H, W, 3), averaged: by halves first, which takes a tenth of the time."""
     while min(rgb.shape[:2]) >= 128:
         height, width = (side // 2 for side in rgb.shape[:2])
         rgb = cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
@@ -155,7 +155,7 @@ class VisualQuality:
         return Sampling(2.0, self.frames, None, self.short_side_px, "rgb")
 
     def load(self) -> Scorer:
-        """Give the scoring function."""
+        """Return the scoring function."""
 
         def score_clip(clip: ClipInput) -> Scores:
             if not len(clip.frames):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).resolve().parent
 # Workers and media processes find the project, and the operators that tests define.
 os.environ["PYTHONPATH"] = os.pathsep.join([
-    *map(str, Path(__file__).resolve().parents[:2]),
+    *map(str, (TESTS.parent, TESTS, *sorted(folder for folder in TESTS.iterdir() if folder.is_dir()))),
     *filter(None, [os.environ.get("PYTHONPATH")]),
 ])
 # No test downloads, wherever it runs.
@@ -32,7 +33,7 @@ def shared_videos(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def demo_footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's footage, drawn once."""
-    from curation.demo_footage import draw_demo
+    from demo.footage import draw_demo
 
     folder = tmp_path_factory.mktemp("footage")
     draw_demo(folder)
@@ -42,10 +43,28 @@ def demo_footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """Ray within this process, on two CPUs whatever the machine has."""
-    from curation.ray_runner import start_ray
+    from curation.engine.ray_runner import start_ray
 
     start_ray(None, cpus=2)
     yield
     import ray
 
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """The address of a real S3 over HTTP, on loopback."""
+    from buckets import s3_server
+
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket_url(s3_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty bucket, for this test and the processes that it starts."""
+    from buckets import make_bucket, point_at
+
+    point_at(s3_address, monkeypatch, tmp_path)
+    return f"s3://{make_bucket(s3_address)}"

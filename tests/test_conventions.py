@@ -9,18 +9,30 @@ from pathlib import Path
 
 import pytest
 
+from core import packages
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("curation", "operators", "captioners", "models", "train_bridge", "benchmarks")
+PACKAGES = (*packages.PACKAGES, "benchmarks")
 MAY_IMPORT = {
-    "models": set(),
-    "curation": set(),
-    "operators": {"models", "curation"},
-    "captioners": {"models", "curation"},
-    "train_bridge": {"models", "curation"},
-    "benchmarks": {*PACKAGES, "run_pipeline"},
-    "command_line.py": {"curation"},
+    "core": set(),
+    "configs": {"core"},
+    "media": {"core"},
+    "models": {"core"},
+    "curation": {"core", "media"},
+    "operators": {"core", "media", "models", "curation"},
+    "controls": {"core", "media", "models", "curation"},
+    "captioners": {"core", "media", "models", "curation"},
+    "sampling": {"core", "media", "models"},
+    "train_bridge": {"core", "media", "models", "curation", "sampling"},
+    "evaluation": {"core", "media", "curation", "sampling"},
+    "serving": {"core", "models", "sampling", "curation"},
+    "integrations": {"core", "media", "models", "operators", "controls", "curation", "sampling"},
+    "demo": {"core", "media", "curation", "train_bridge", "sampling"},
+    "cli": {*PACKAGES},
+    "benchmarks": {*PACKAGES},
 }
-RAY_FILES = {"curation/ray_runner.py", "train_bridge/cache_ray.py", "train_bridge/launch.py"}
+"""Rooms, and what each may import of the others."""
+RAY_FILES = {"curation/engine/ray_runner.py", "train_bridge/cache/ray_build.py", "train_bridge/loop/launch.py"}
 LONGEST = 400
 RUNS_CODE = frozenset((
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile"),
@@ -35,17 +47,14 @@ RUNS_CODE = frozenset((
     *("joblib.load", "shelve.open", "pandas.read_pickle"),
 ))
 """What runs code that a file or a text from outside may hold."""
-NAMED_PLACES = {("curation/samples.py", "pickle.loads"), ("curation/ray_runner.py", "pickle.loads")}
+NAMED_PLACES = {("curation/analysis/samples.py", "pickle.loads"), ("curation/engine/ray_runner.py", "pickle.loads")}
 """What our own worker packed within the same run."""
 EVERYWHERE = {"0.0.0.0", "::", "[::]"}
 """addresses under which a server can be reached from other machines"""
 
 
 def sources() -> list[Path]:
-    return [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))] + [
-        ROOT / "run_pipeline.py",
-        ROOT / "command_line.py",
-    ]
+    return [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))] + [ROOT / "run_pipeline.py"]
 
 
 def imports(path: Path) -> set[str]:
@@ -62,11 +71,13 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_one_way_and_files_stay_short(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    tops = {name.split(".")[0] for name in imports(path)}
+    name = str(path.relative_to(ROOT))
+    given = imports(path)
+    tops = {module.split(".")[0] for module in given}
     if package in MAY_IMPORT:
-        assert (tops & {*PACKAGES, "run_pipeline", "command_line"}) - {package} <= MAY_IMPORT[package]
+        assert (tops & {*PACKAGES, "run_pipeline"}) - {package} <= MAY_IMPORT[package]
     if "ray" in tops:
-        assert str(path.relative_to(ROOT)) in RAY_FILES
+        assert name in RAY_FILES
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
@@ -144,21 +155,76 @@ except_for = pickle.UnpicklingError, "127.0.0.1"
     assert dangers(text) == set()
 
 
+def asked_for(text: str) -> set[str]:
+    """Name where a piece of Python takes the GPU by itself: comparing a device's type with `cuda` does not."""
+    tree = ast.parse(text)
+    compared = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".startswith"))
+        or (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal")
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in compared:
+            found |= {node.value} if re.fullmatch(r"cuda(:\d+)?", node.value) else set()
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).endswith((".cuda", "cuda.is_available")):
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_module_asks_for_the_gpu(path: Path) -> None:
+    found = asked_for(path.read_text(encoding="utf-8"))
+    assert not found or path.relative_to(ROOT) == Path("models/accelerator.py")
+
+
+def test_asking_for_the_gpu_is_seen_however_it_is_written() -> None:
+    assert asked_for("torch.device('cuda', 0)") == asked_for("x = 'cuda' if a else 'cpu'") == {"cuda"}
+    assert asked_for("x.to('cuda:1')") == {"cuda:1"}
+    assert asked_for("model.cuda()") == {"model.cuda"}
+    assert asked_for("torch.cuda.is_available()") == {"torch.cuda.is_available"}
+    assert asked_for("d.type == 'cuda' or n.startswith('cuda')\nD: Literal['cpu', 'cuda']") == set()
+
+
+def options_in_errors(text: str) -> set[str]:
+    """Name the command line's options that errors of a piece of Python speak of, whole commands left out."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+            said = re.sub(r"(run_pipeline\.py|pip) [^,;`']*", "", ast.unparse(node))
+            found |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", said))
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_errors_below_the_command_line_name_fields_not_options(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] not in ("cli", "benchmarks"):
+        assert options_in_errors(path.read_text(encoding="utf-8")) == set()
+
+
+def test_an_option_in_an_error_is_seen() -> None:
+    assert options_in_errors("raise UserError(f'--fps {x}: leave --size out')") == {"--fps", "--size"}
+    assert options_in_errors("raise ModelError('not here; run_pipeline.py weights fetch x --weights DIR')") == set()
+
+
 def usage_reports(text: str) -> set[str]:
     """Name the libraries that a piece of Python imports before it has told them to report nothing."""
     silenced = {"ray": ("RAY_USAGE_STATS_ENABLED", "0"), "vllm": ("VLLM_NO_USAGE_STATS", "1")}
-    begun: set[str] = set()
+    started: set[str] = set()
     for node in sorted((n for n in ast.walk(ast.parse(text)) if hasattr(n, "lineno")), key=lambda n: n.lineno):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault":
             setting = tuple(getattr(argument, "value", None) for argument in node.args)
             silenced = {name: value for name, value in silenced.items() if value != setting}
         elif isinstance(node, ast.Import):
-            begun |= {alias.name.split(".")[0] for alias in node.names} & silenced.keys()
-        elif isinstance(node, ast.ImportFrom) and node.module == "curation.ray_runner":
+            started |= {alias.name.split(".")[0] for alias in node.names} & silenced.keys()
+        elif isinstance(node, ast.ImportFrom) and node.module == "curation.engine.ray_runner":
             silenced.pop("ray", None)
         elif isinstance(node, ast.ImportFrom):
-            begun |= {(node.module or "").split(".")[0]} & silenced.keys()
-    return begun
+            started |= {(node.module or "").split(".")[0]} & silenced.keys()
+    return started
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -170,7 +236,7 @@ def test_an_import_before_the_setting_is_seen() -> None:
     setting = 'import os\nos.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")\n'
     assert (
         usage_reports(f"{setting}import ray.data")
-        == usage_reports("from curation.ray_runner import x\nimport ray")
+        == usage_reports("from curation.engine.ray_runner import x\nimport ray")
         == set()
     )
     assert (
@@ -182,7 +248,7 @@ def test_an_import_before_the_setting_is_seen() -> None:
 
 
 def test_the_hub_is_told_to_report_no_usage_before_it_is_imported() -> None:
-    code = "import train_bridge.checkpoint, huggingface_hub.constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
+    code = "import train_bridge.loop.checkpoint, huggingface_hub.constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
@@ -193,7 +259,7 @@ def test_the_hub_is_told_to_report_no_usage_before_it_is_imported() -> None:
 def test_heavy_libraries_are_not_imported_with_the_command_line() -> None:
     code = "import sys, run_pipeline; print([m for m in ('torch', 'ray', 'onnxruntime', 'decord') if m in sys.modules])"
     shown = subprocess.run(
-        [str(ROOT / ".venv/bin/python") if (ROOT / ".venv").exists() else "python", "-c", code],
+        [sys.executable, "-c", code],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert shown.stdout.strip() == "[]"
@@ -210,3 +276,29 @@ def test_one_package_provides_cv2() -> None:
     from importlib.metadata import packages_distributions
 
     assert set(packages_distributions()["cv2"]) == {"opencv-python-headless"}
+
+
+UNCLEAR = {
+    r"Give\b": "Return",
+    r"Tell (?:whether|which|what)\b": "Return",
+    r"(?:mend|mends|mending)\b(?!: bool|\b if|\b else)": "fix",
+    "told of by|is told of|are told of": "reported",
+    r"begun\b": "started",
+    r"dearer\b": "more expensive",
+    "by heart": "memorised, overfit",
+    r"unasked\b": "by itself",
+    r"patiently\b": "with retries",
+    "goes on from here": "resumes",
+}
+"""Words that a colleague would not write in a code review, with those that stand for them."""
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstrings_use_the_words_that_a_search_finds(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
+    found = [
+        f"{word}: write {better}" for word, better in UNCLEAR.items() for t in texts if re.search(rf"\b(?:{word})", t)
+    ]
+    assert not found

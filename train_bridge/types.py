@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-SPATIAL_STRIDE = 8
-"""pixels per latent, in height and width (MagViT VAE of EasyAnimate V5, 4×8×8)"""
-TEMPORAL_STRIDE = 4
-"""frames per latent frame after the first: 4n+1 frames become n+1 latent frames"""
+from models.geometry import Bucket
+
+ALL_LEVELS = (0.0, 0.0, 1000.0)
+"""of a row whose noise levels are those of the objective: tilt, lowest and highest timestep"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,17 @@ class TrainRow:
         start_s: the span's begin in the file, None for a whole file.
         end_s: the span's end in the file, None for a whole file.
         weight: factor on this row's loss, from the weight expression; 1 without one.
+        rate_fps: frames a second that are taken, about the middle of the span; None: they are spread over all of it.
+        letterbox: fit the picture in whole, between black bars, instead of cropping it.
+        source: name of what the clip was cut from, where the metadata tells it: its content id, else its path.
+        repeat: how often it is drawn an epoch, on average; from the repeat expression.
+        groups: for each quota of that expression the group that the row is in, until quotas are applied.
+        tilt: of its noise levels, above 0 towards much noise (`models.denoise.densities`).
+        captions: those it is trained with, in turn; empty: `caption` alone.
+        caption_shares: how often each is drawn, against the others.
+        min_t: lowest timestep, 0..1000.
+        max_t: highest timestep, 0..1000.
+        controls: names and files of its control maps, as long as the clip; those that the config asks for.
     """
 
     row_id: str
@@ -39,6 +50,22 @@ class TrainRow:
     start_s: float | None = None
     end_s: float | None = None
     weight: float = 1.0
+    rate_fps: float | None = None
+    letterbox: bool = False
+    source: str | None = None
+    repeat: float = 1.0
+    groups: tuple[str | None, ...] = ()
+    tilt: float = ALL_LEVELS[0]
+    min_t: float = ALL_LEVELS[1]
+    max_t: float = ALL_LEVELS[2]
+    captions: tuple[str, ...] = ()
+    caption_shares: tuple[float, ...] = ()
+    controls: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def levels(self) -> tuple[float, float, float]:
+        """Tilt, lowest and highest timestep."""
+        return self.tilt, self.min_t, self.max_t
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,59 +76,19 @@ class Refusal:
         where: the row: file and line, array index or table row.
         key: the column or key at fault.
         reason: what is wrong, short and the same for all rows alike, so that it can be counted.
-        mend: what to do about it.
+        fix: what to do about it.
         row_id: the row's name, where it has one.
     """
 
     where: str
     key: str
     reason: str
-    mend: str
+    fix: str
     row_id: str | None = None
 
     def __str__(self) -> str:
-        """Give one line."""
-        return f"{self.where}: {self.key}: {self.reason}; {self.mend}"
-
-
-@dataclass(frozen=True, order=True)
-class Bucket:
-    """A shape that rows are brought to: frames, height and width, in pixels.
-
-    Raises:
-        ValueError: frames are not 4n+1, or a side is not a multiple of 16 (VAE 8 × patch 2).
-    """
-
-    num_frames: int
-    height_px: int
-    width_px: int
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that the models cannot take."""
-        if self.num_frames < 1 or (self.num_frames - 1) % TEMPORAL_STRIDE:
-            n = max(0, self.num_frames - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
-            raise ValueError(f"{self.num_frames} frames are not 4n+1; the nearest are {n} and {n + TEMPORAL_STRIDE}")
-        if self.height_px < 16 or self.width_px < 16 or self.height_px % 16 or self.width_px % 16:
-            raise ValueError(f"{self.width_px}x{self.height_px} px: both sides must be multiples of 16")
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Latent frames, height and width."""
-        return (
-            (self.num_frames - 1) // TEMPORAL_STRIDE + 1,
-            self.height_px // SPATIAL_STRIDE,
-            self.width_px // SPATIAL_STRIDE,
-        )
-
-    @property
-    def tokens(self) -> int:
-        """Video tokens at patch size 2."""
-        frames, height, width = self.latent_shape
-        return frames * (height // 2) * (width // 2)
-
-    def __str__(self) -> str:
-        """Give `49x512x896` (frames, height, width)."""
-        return f"{self.num_frames}x{self.height_px}x{self.width_px}"
+        """Return one line."""
+        return f"{self.where}: {self.key}: {self.reason}; {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -112,11 +99,13 @@ class MicroBatch:
         bucket: the shape of all of them.
         rows: positions in the index, fillers included.
         weights: 1 for a row that counts, 0 for a filler.
+        epoch: which one it belongs to.
     """
 
     bucket: Bucket
     rows: tuple[int, ...]
     weights: tuple[float, ...]
+    epoch: int = 0
 
 
 Metrics = dict[str, float]

@@ -53,7 +53,7 @@ class Measured:
     agreement: Agreement = Agreement(0, 0, 0, 0)
 
     def without_encoding(self) -> list[float]:
-        """Give each round's seconds less what the encoder took."""
+        """Return each round's seconds less what the encoder took."""
         return [all_s - encoding_s for all_s, encoding_s in zip(self.cpu_s, self.encoding_s, strict=True)]
 
 
@@ -81,7 +81,7 @@ METHODS: dict[str, Method] = {
 
 
 def reference(videos: list[str], out: Path) -> tuple[list[restated.Scene], list[Clip]]:
-    """Give the scenes and verdicts by the plainest way: scene by scene from the source, losslessly cut."""
+    """Return the scenes and verdicts by the plainest way: scene by scene from the source, losslessly cut."""
     scenes = [scene for video in videos for scene in restated.scenes_of(video, "opencv")]
     lossless = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-an")
     clips = []
@@ -137,7 +137,7 @@ def in_turns(names: list[str], videos: list[str], rounds: int, folder: Path) -> 
 
 
 def ratios(found: dict[str, Measured]) -> dict[str, dict[str, list[float]]]:
-    """Give each peer over ours, round by round."""
+    """Return each peer over ours, round by round."""
     told: dict[str, dict[str, list[float]]] = {}
     bare, cutting = found.get(OURS), found.get(OURS_CUT)
     for name, peer in found.items():
@@ -160,7 +160,7 @@ def ratios(found: dict[str, Measured]) -> dict[str, dict[str, list[float]]]:
 
 
 def _with_peers_flow(peer: Measured, same: Measured | None) -> dict[str, list[float]]:
-    """Give a peer over ours where ours computes the very flow that the peers do."""
+    """Return a peer over ours where ours computes the very flow that the peers do."""
     if same is None:
         return {}
     pairs = zip(peer.without_encoding(), same.cpu_s, strict=True)
@@ -168,7 +168,7 @@ def _with_peers_flow(peer: Measured, same: Measured | None) -> dict[str, list[fl
 
 
 def report(found: dict[str, Measured], truth: list[Clip], footage_s: float) -> list[str]:
-    """Print the tables; give what is amiss."""
+    """Print the tables; return what is amiss."""
     amiss = []
     accepted = sum(clip.kept for clip in truth)
     print(f"\n{footage_s:.0f} s of footage, {len(truth)} clips, {accepted / len(truth):.0%} of them to be accepted")

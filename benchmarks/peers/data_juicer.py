@@ -66,7 +66,7 @@ def install() -> None:
 
 
 def ffmpeg_program() -> str:
-    """Give the ffmpeg program: the installed one, else the one that comes with imageio-ffmpeg.
+    """Return the ffmpeg program: the installed one, else the one that comes with imageio-ffmpeg.
 
     Raises:
         SystemExit: there is neither.

@@ -55,7 +55,7 @@ class Scene:
     end_s: float
 
     def file(self, out: Path) -> Path:
-        """Give where the encoded clip is."""
+        """Return where the encoded clip is."""
         return out / f"{Path(self.video).stem}_{self.number}.mp4"
 
 
@@ -69,7 +69,7 @@ def scenes_of(video: str, backend: str) -> list[Scene]:
 
 
 def cut_scene(scene: Scene, out: Path, ffmpeg: str, options: tuple[str, ...] = ENCODE) -> float:
-    """Let ffmpeg cut a scene as these tools do; give the CPU-seconds it took."""
+    """Let ffmpeg cut a scene as these tools do; return the CPU-seconds it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     to = "-" if options is DECODE_ONLY else str(scene.file(out))
     words = [ffmpeg, "-loglevel", "panic", "-nostdin", "-y", "-ss", str(scene.start_s), "-i", scene.video]
@@ -87,7 +87,7 @@ def facts_of(clip: Path) -> tuple[float, int, int]:
 
 
 def is_large(width_px: int, height_px: int) -> bool:
-    """Tell whether a picture is large enough for the task."""
+    """Return whether a picture is large enough for the task."""
     return width_px >= MIN_WIDTH_PX and height_px >= MIN_HEIGHT_PX
 
 

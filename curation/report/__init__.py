@@ -1,6 +1,6 @@
 """`report.html`: what a run measured and decided, in one file that needs no network.
 
-gather    the table, with the scores that earlier rules set aside
+gather    the table, with the scores that earlier rules stashed
 pack      its columns as the page reads them
 pictures  which clips' previews go into the page
 phrases   what the captions say most

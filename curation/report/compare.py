@@ -45,13 +45,13 @@ def write_comparison(one: tuple[Path, Recipe], other: tuple[Path, Recipe], page:
 
 
 def _changed(one: pa.Table, other: pa.Table, same: pa.Array) -> np.ndarray:
-    """Give the rows of the first table whose clip has another verdict in the second."""
+    """Return the rows of the first table whose clip has another verdict in the second."""
     theirs = other["status"].combine_chunks().take(same)
     differs = pc.fill_null(pc.not_equal(one["status"].combine_chunks(), theirs), False)
     return np.flatnonzero(differs.to_numpy(zero_copy_only=False))
 
 
 def _address(output: Gathered, page: Path) -> str:
-    """Give where an output's folder lies as seen from the page, as the start of addresses."""
+    """Return where an output's folder lies as seen from the page, as the start of addresses."""
     relative = os.path.relpath(output.out.resolve(), page.resolve().parent)
     return "" if relative == "." else f"{quote(Path(relative).as_posix())}/"

@@ -5,17 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.judge import rules_of
+from curation.output.stash import read_stashed, restored, stashed_columns
+from curation.output.table import read_table
 from curation.recipe import Recipe, Rule
-from curation.retire import aside_columns, read_aside, restored
+from curation.reviews import caption_of
 from curation.schema import BY_NAME, STEP_WRITERS, Column
-from curation.table import read_table
 
 ALWAYS = ("start_s", "end_s", "duration_s", "width_px", "height_px", "short_side_px", "fps", "num_frames")
 HIDDEN = frozenset({"start_s", "end_s"})
 """numbers that a card shows and no histogram is wanted of"""
-TEXTS = ("clip_id", "type", "kind", "status", "source_path", "error", "caption", "caption_status", "clip_path")
+TEXTS = (
+    *("clip_id", "type", "kind", "status", "source_path", "error", "caption", "caption_status", "clip_path"),
+    *("caption_by_hand", "review"),
+)
 NUMBERS = frozenset({"double", "int64", "int32"})
 
 
@@ -30,7 +35,7 @@ class Gathered:
         stages: columns that pools of operators write, in the order of the pools: what an earlier rule
             rejects is not measured by a later pool.
         table: (N rows) the columns of `numbers`, TEXTS and `reasons`; scores and captions that changed
-            rules set aside are back in their places.
+            rules stashed are back in their places.
         numbers: columns with a number for each row.
     """
 
@@ -48,7 +53,7 @@ def gather(out: Path, recipe: Recipe, table: pa.Table | None = None) -> Gathered
     Args:
         out: the output.
         recipe: what it follows.
-        table: its table with everything that was set aside in its place, where known already; null: it is read.
+        table: its table with everything that was stashed in its place, where known already; null: it is read.
     """
     rules = rules_of(recipe)
     stages = [[c for op in pool.values() for c in op.writes] for pool in recipe.pools.values()]
@@ -56,17 +61,29 @@ def gather(out: Path, recipe: Recipe, table: pa.Table | None = None) -> Gathered
     names = list(dict.fromkeys([*(c.name for c in numbers), *TEXTS, "reasons"]))
     if table is None:
         table = read_table(out, recipe.writers, names)
-        table = restored(table, read_aside(out, table, [c for c in aside_columns(recipe) if c in names]))
-    return Gathered(out, recipe, rules, stages, table.select(names), numbers)
+        table = restored(table, read_stashed(out, table, [c for c in stashed_columns(recipe) if c in names]))
+    return Gathered(out, recipe, rules, stages, _with_hands(table.select(names)), numbers)
+
+
+def _with_hands(table: pa.Table) -> pa.Table:
+    """Let a person's caption stand where the captioner's does; nothing is wrong with it."""
+    by_hand = pc.is_valid(table["caption_by_hand"])
+    if not pc.any(by_hand).as_py():
+        return table
+    status = pc.if_else(by_hand, "ok", table["caption_status"])
+    for name, values in (("caption", caption_of(table)), ("caption_status", status)):
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table
 
 
 def _numbers(recipe: Recipe, rules: Iterable[str]) -> list[Column]:
-    """Give the columns of numbers that a person may want to see or to judge by, those under rules first."""
-    measured = [c for name in recipe.operators for c in BY_NAME.values() if c.writer == name]
-    wanted = [*(BY_NAME[name] for name in rules), *measured, *(BY_NAME[name] for name in ALWAYS)]
+    """Return the columns of numbers that a person may want to see or to judge by, those under rules first."""
+    measured = [c for name in recipe.operators for c in recipe.columns.values() if c.writer == name]
+    measured += [BY_NAME[name] for name in recipe.control_amounts]
+    wanted = [*(recipe.columns[name] for name in rules), *measured, *(BY_NAME[name] for name in ALWAYS)]
     return list({c.name: c for c in wanted if str(c.dtype) in NUMBERS}.values())
 
 
 def is_judgeable(column: Column) -> bool:
-    """Tell whether a rule may stand on a column."""
+    """Return whether a rule may stand on a column."""
     return column.writer not in (STEP_WRITERS & {"table", "cut"})

@@ -12,7 +12,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 def frequent_phrases(captions: Iterable[str]) -> list[tuple[str, int]]:
-    """Give the phrases of three to six words that most captions hold, the commonest first.
+    """Return the phrases of three to six words that most captions hold, the commonest first.
 
     A phrase counts once for each caption; one that stands within a longer phrase as common as itself is left
     out, and so is one that a single caption holds.

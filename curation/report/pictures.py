@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.previews import PREVIEW, preview_path
+from curation.analysis.previews import PREVIEW, preview_path
 from curation.report.gather import HIDDEN, Gathered
 
 ID_LETTERS = 36
@@ -41,7 +41,7 @@ def counts_of(output: Gathered) -> np.ndarray:
 def embedded(
     output: Gathered, counts: np.ndarray, budget_bytes: int, first: Sequence[int] = ()
 ) -> dict[int, list[str]]:
-    """Give the pictures of a sample of clips.
+    """Return the pictures of a sample of clips.
 
     Args:
         output: whose rows.
@@ -79,7 +79,7 @@ def read_pictures(out: Path, clip_id: str) -> list[str]:
 
 
 def in_order_of_interest(output: Gathered) -> Iterator[int]:
-    """Give every row once: the lists in turn, one of each, then the rest by chance with a fixed seed."""
+    """Yield every row once: the lists in turn, one of each, then the rest by chance with a fixed seed."""
     generator = np.random.default_rng(SEED)
     lists = [list(some) for some in _lists(output, generator)]
     seen = np.zeros(len(output.table), bool)
@@ -110,7 +110,7 @@ def _lists(output: Gathered, generator: np.random.Generator) -> Iterator[np.ndar
 
 
 def _rows_by_reason(table: pa.Table) -> list[np.ndarray]:
-    """Give the rows of each status and first reason."""
+    """Return the rows of each status and first reason."""
     reasons = table["reasons"].combine_chunks()
     firsts = pa.array(reasons.offsets.to_numpy()[:-1], mask=pc.list_value_length(reasons).fill_null(0).to_numpy() == 0)
     words = pa.table({"status": table["status"], "first": reasons.values.take(firsts), "row": np.arange(len(table))})
@@ -119,7 +119,7 @@ def _rows_by_reason(table: pa.Table) -> list[np.ndarray]:
 
 
 def _smallest(column: np.ndarray) -> np.ndarray:
-    """Give the rows of the smallest values, in their order; NaN is none."""
+    """Return the rows of the smallest values, in their order; NaN is none."""
     count = min(EACH, int(np.isfinite(column).sum()))
     some = np.argpartition(column, min(count, max(0, len(column) - 1)))[:count] if count else np.zeros(0, int)
     return some[np.argsort(column[some], kind="stable")]

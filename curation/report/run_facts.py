@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.files import read_bounded
+from core.sanitize import clean_text
+
+MOST_BYTES = 64 << 20
+"""of `run.json`; ours have a few kilobytes, with problems a megabyte"""
+LONGEST_TEXT = 10_000
+"""characters of each text of it that the page shows"""
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -35,9 +43,9 @@ class RunFacts:
 def read_run(out: Path) -> RunFacts:
     """Read `run.json`; one that is gone or damaged costs its facts, not the page."""
     try:
-        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        run = json.loads(read_bounded(out / "run.json", MOST_BYTES))
         return _facts(run)
-    except (OSError, ValueError, TypeError, AttributeError):  # a file from outside may hold anything
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # a file from outside may hold anything
         return RunFacts()
 
 
@@ -49,11 +57,12 @@ def _facts(run: dict[str, Any]) -> RunFacts:
     machine, wall_s = run.get("machine", {}), _number(run.get("wall_s", 0.0))
     cpus = machine.get("cpus")
     return RunFacts(
-        finished=str(run.get("finished", "")),
+        finished=_text(run.get("finished", "")),
         wall_s=wall_s,
-        command=" ".join(shlex.quote(word) for word in run.get("command", ())),
-        machine=tuple((name.replace("_", " "), str(value)) for name, value in machine.items()),
-        versions=tuple((name, str(value)) for name, value in run.get("versions", {}).items()),
+        command=_text(" ".join(shlex.quote(word) for word in run.get("command", ()))),
+        machine=tuple((name.replace("_", " "), _text(value)) for name, value in machine.items()),
+        versions=tuple((name, _text(value)) for name, value in run.get("versions", {}).items())
+        + tuple((f"operator {name}", _text(value)) for name, value in run.get("plugins", {}).items()),
         steps=steps,
         bottleneck=in_words(steps, wall_s, None if cpus is None else int(_number(cpus)), footage_s),
         problems=len(run.get("problems", ())),
@@ -61,15 +70,19 @@ def _facts(run: dict[str, Any]) -> RunFacts:
     )
 
 
+def _text(value: Any) -> str:
+    return clean_text(str(value), LONGEST_TEXT)
+
+
 def _number(value: Any) -> float:
-    """Give a finite number; raises ValueError or TypeError for anything else."""
+    """Return a finite number; raises ValueError or TypeError for anything else."""
     if not math.isfinite(value):
         raise ValueError(f"{value} is no number")
     return float(value)
 
 
 def in_words(steps: tuple[StepCost, ...], wall_s: float, cpus: int | None, footage_s: float) -> str:
-    """Say what the time went into."""
+    """Return what the time went into."""
     if not steps:
         return "No step of the last run reported its time."
     total = sum(step.cpu_s for step in steps)

@@ -9,14 +9,32 @@ from curation.schema import Column
 
 
 def score_lines(output: Gathered) -> str:
-    """Give a table of the scores: quantiles of what was measured, what is missing, and the rule."""
+    """Return a table of the scores: quantiles of what was measured, what is missing, and the rule."""
     columns = [c for c in output.numbers if is_judgeable(c) and c.name not in HIDDEN]
     heads = f"{'score':<22}{'5 %':>12}{'median':>12}{'95 %':>12}{'missing':>9}   rule"
     return "\n".join([heads, *(_line(output, column) for column in columns)])
 
 
+def score_values(output: Gathered) -> dict[str, dict[str, float | int | None]]:
+    """Return the numbers of `score_lines` by column, for programs: quantiles, count of nulls, bounds of the rule."""
+    found = {}
+    for column in (c for c in output.numbers if is_judgeable(c) and c.name not in HIDDEN):
+        low, middle, high = _quantiles(output, column.name)
+        rule = output.rules.get(column.name)
+        found[column.name] = {
+            "p5": _number(low), "median": _number(middle), "p95": _number(high),
+            "missing": output.table[column.name].null_count,
+            "min": rule and rule.min, "max": rule and rule.max,
+        }  # fmt: skip
+    return found
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else value
+
+
 def side_by_side(one: Gathered, other: Gathered) -> str:
-    """Give a table of medians and totals of two outputs."""
+    """Return a table of medians and totals of two outputs."""
     names = [c.name for c in one.numbers if c.name in {d.name for d in other.numbers} - HIDDEN]
     lines = [f"{'':<22}{'A':>12}{'B':>12}"]
     for word in ("accepted", "rejected", "failed"):

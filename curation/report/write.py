@@ -17,21 +17,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from curation.files import atomic_path
-from curation.outside_text import printable, printable_lines, without_secrets
+from core.files import atomic_path, remove_leftovers
+from core.sanitize import printable, printable_lines, without_secrets
+from curation.output.table import clips_folder
 from curation.recipe import Recipe, render_recipe
+from curation.report.agreement import agreements
 from curation.report.gather import HIDDEN, Gathered, gather, is_judgeable
 from curation.report.pack import pack_codes, pack_ids, pack_numbers, pack_text_column, pack_texts
 from curation.report.phrases import MOST_CAPTIONS, frequent_phrases
 from curation.report.pictures import counts_of, embedded
 from curation.report.run_facts import read_run
-from curation.table import clips_folder
 
 PAGE_NAME = "report.html"
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("unpack", "verdicts", "charts", "cards", "galleries", "captions", "report")
 MOST_FAILURES = 200
-DICTIONARIES = ("type", "kind", "status", "caption_status", "source_path")
+DICTIONARIES = ("type", "kind", "status", "caption_status", "review", "source_path")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def write_packed(out: Path, packed: Packed, path: Path | None = None) -> Path:
 
 
 def is_stale(out: Path) -> bool:
-    """Tell whether the table was written after its page, as when a run was killed between them."""
+    """Return whether the table was written after its page, as when a run was killed between them."""
     try:
         return (out / PAGE_NAME).stat().st_mtime_ns < clips_folder(out).stat().st_mtime_ns
     except FileNotFoundError:
@@ -116,6 +117,7 @@ def pack_output(output: Gathered, budget: Budget = Budget(), first: Sequence[int
         "phrases_of": len(said),
         "pictured": list(pictures),
         "duplicates": _duplicates(table),
+        "agreement": [asdict(each) | {"precision": each.precision} for each in agreements(table, output.rules)],
         "failures": _failures(table),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "recipe": without_secrets(render_recipe(output.recipe)),
@@ -178,12 +180,14 @@ def write_page(
             **values,
         )
     )
+    if path.parent.is_dir():
+        remove_leftovers(path.parent)  # the page may lie where no other command cleans up
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.writelines(piece.encode() for piece in pieces)
 
 
 def in_script(values: Any) -> Markup:
-    """Give plain values as JSON that cannot end the script element it stands in."""
+    """Return plain values as JSON that cannot end the script element it stands in."""
     text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
@@ -199,7 +203,7 @@ def _templates() -> jinja2.Environment:
 
 
 def _caption_rows(captions: pa.ChunkedArray, first: list[int], budget_bytes: int) -> np.ndarray | None:
-    """Give the rows whose captions fit, the pictured ones first; None: all of them."""
+    """Return the rows whose captions fit, the pictured ones first; None: all of them."""
     bytes_each = pc.fill_null(pc.binary_length(captions), 0).to_numpy().astype(np.int64)
     if bytes_each.sum() <= budget_bytes:
         return None
@@ -210,7 +214,7 @@ def _caption_rows(captions: pa.ChunkedArray, first: list[int], budget_bytes: int
 
 
 def _failures(table: Any) -> list[tuple[str, str]]:
-    """Give path and error of failed rows, the first of them."""
+    """Return path and error of failed rows, the first of them."""
     failed = table.filter(pc.equal(table["status"], "failed")).slice(0, MOST_FAILURES)
     return [
         (printable(path), printable_lines(error or ""))
@@ -219,7 +223,7 @@ def _failures(table: Any) -> list[tuple[str, str]]:
 
 
 def _duplicates(table: Any) -> list[tuple[int, int]]:
-    """Give (row, row that was kept instead of it) for clips rejected as `duplicate_of:<clip_id>`."""
+    """Return (row, row that was kept instead of it) for clips rejected as `duplicate_of:<clip_id>`."""
     reasons = table["reasons"].combine_chunks()
     flat = reasons.flatten()
     marks = pc.fill_null(pc.starts_with(flat, "duplicate_of:"), False)

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 
-from curation.shots.types import CoarseFrame
+from media.coarse import CoarseFrame
 
 HISTOGRAM_BINS = 32
 TINY_SIZE = 32 * 18 * 3 // 2
@@ -24,6 +24,9 @@ _REACH_PX = 2
 _NEIGHBOURHOOD = np.ones((2 * _REACH_PX + 1, 2 * _REACH_PX + 1), np.uint8)
 _CELLS, _CELLS_KEPT = 8, 48
 _BLOCK_PX, _SEARCH_PX = 18, 12
+
+UNCHANGED = np.zeros((1, _CELLS * _CELLS), np.uint8)
+"""`cells` of a frame that repeats the one before it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class View:
 
     @cached_property
     def centred(self) -> np.ndarray:
-        """Give `half` without its outer eighths, less its mean: float32 (h * w,)."""
+        """Return `half` without its outer eighths, less its mean: float32 (h * w,)."""
         inner = _inside(self.half, 8)
         centred = inner.ravel().astype(np.float32)
         centred -= cv2.mean(inner)[0]
@@ -62,25 +65,25 @@ class View:
 
     @cached_property
     def energy(self) -> float:
-        """Give the sum of squares of `centred`, plus `NOISE_VARIANCE` per pixel."""
+        """Return the sum of squares of `centred`, plus `NOISE_VARIANCE` per pixel."""
         return float(self.centred @ self.centred) + NOISE_VARIANCE * self.centred.size
 
     @cached_property
     def histogram(self) -> np.ndarray:
-        """Give the cumulative share of luma: float32 (HISTOGRAM_BINS,)."""
+        """Return the cumulative share of luma: float32 (HISTOGRAM_BINS,)."""
         counts = cv2.calcHist([self.half], [0], None, [HISTOGRAM_BINS], [0, 256]).ravel()
         return np.cumsum(counts) / self.half.size
 
     @cached_property
     def detail(self) -> float:
-        """Give the energy of fine detail: mean square of `half` less its 5x5 mean, in levels squared."""
+        """Return the energy of fine detail: mean square of `half` less its 5x5 mean, in levels squared."""
         picture = self.half.astype(np.float32)
         fine = picture - cv2.blur(picture, (5, 5))
         return float(np.vdot(fine, fine)) / fine.size
 
 
-def views(frames: Sequence[CoarseFrame]) -> tuple[list[View], list[float]]:
-    """Prepare frames of one size for comparison; give also the `change` from each to the next, one fewer."""
+def views(frames: Sequence[CoarseFrame]) -> tuple[list[View], list[float], np.ndarray]:
+    """Prepare frames of one size for comparison; return also the `change` from each to the next, and its `cells`."""
     count, (height, width) = len(frames), frames[0].luma.shape
     luma = np.concatenate([frame.luma for frame in frames]).reshape(count, height, width)
     half = _scaled(luma, max(1, width // 2), max(1, height // 2))
@@ -95,7 +98,7 @@ def views(frames: Sequence[CoarseFrame]) -> tuple[list[View], list[float]]:
     means, spreads = middle.mean(axis=1).tolist(), middle.std(axis=1).tolist()
     low, high = _surroundings(luma)
     parts = (luma, low, high, small_chroma, half, tiny, means, spreads)
-    return [View(*each) for each in zip(*parts, strict=True)], _changes(luma, low, high, small_chroma)
+    return [View(*each) for each in zip(*parts, strict=True)], *_changes(luma, low, high, small_chroma)
 
 
 def _scaled(pictures: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -106,7 +109,7 @@ def _scaled(pictures: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _surroundings(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the darkest and the brightest luma within `_REACH_PX` of each pixel of uint8 (N, H, W)."""
+    """Return the darkest and the brightest luma within `_REACH_PX` of each pixel of uint8 (N, H, W)."""
     count, height, width = luma.shape
     apart = np.empty((count, height + _REACH_PX, width), np.uint8)  # rows between pictures, so that they do not mix
     apart[:, :height] = luma
@@ -135,16 +138,25 @@ def residual(before: View, after: View) -> float:
     smaller of both directions counts. The quarter of the frame that changed most is left out: a cut changes
     the whole picture, a subtitle, an inset or an object that enters changes a part.
     """
-    pair = (before, after)
-    luma, low, high = (np.stack([getattr(one, name) for one in pair]) for name in ("luma", "low", "high"))
-    return float(_residuals(luma, low, high)[0])
+    return float(_spread_means(_both_ways(*_stacked(before, after)))[0])
 
 
-def _residuals(luma: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Give the `residual` between each of uint8 (N, H, W) pictures and the next: float64 (N - 1,)."""
+def cells(before: View, after: View) -> np.ndarray:
+    """Return what makes up the `residual` of two frames, by place: uint8 (64,), levels, the smaller direction."""
+    found: np.ndarray = _both_ways(*_stacked(before, after)).min(axis=0)[0]
+    return found
+
+
+def _stacked(before: View, after: View) -> list[np.ndarray]:
+    return [np.stack([getattr(one, name) for one in (before, after)]) for name in ("luma", "low", "high")]
+
+
+def _both_ways(luma: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return how far each of uint8 (N, H, W) pictures lies outside the next, and back, by cells: (2, N - 1, 64)."""
     forward = cv2.max(_above(luma[1:], high[:-1]), _above(low[:-1], luma[1:]))
     backward = cv2.max(_above(luma[:-1], high[1:]), _above(low[1:], luma[:-1]))
-    return np.minimum(_spread_means(forward, len(luma) - 1), _spread_means(backward, len(luma) - 1))
+    count = len(luma) - 1
+    return np.stack([_cell_means(each, count) for each in (forward, backward)])
 
 
 def _above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -152,11 +164,16 @@ def _above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return cv2.subtract(one.reshape(-1, one.shape[2]), other.reshape(-1, other.shape[2]))
 
 
-def _spread_means(stack: np.ndarray, count: int) -> np.ndarray:
-    """Give for each of N stacked pictures the mean of those three quarters of 8x8 cells with the smallest means."""
-    cells = cv2.resize(stack, (_CELLS, count * _CELLS), interpolation=cv2.INTER_AREA).reshape(count, -1)
-    cells.sort(axis=1)
-    return cells[:, :_CELLS_KEPT].mean(axis=1)
+def _cell_means(stack: np.ndarray, count: int) -> np.ndarray:
+    """Return the means of 8x8 cells of N stacked uint8 pictures: uint8 (N, 64)."""
+    return cv2.resize(stack, (_CELLS, count * _CELLS), interpolation=cv2.INTER_AREA).reshape(count, -1)
+
+
+def _spread_means(ways: np.ndarray) -> np.ndarray:
+    """Return of (2, N, 64) the mean of those three quarters of the cells with the smallest means, the smaller way."""
+    kept = np.sort(ways, axis=-1)[..., :_CELLS_KEPT].mean(axis=-1)
+    found: np.ndarray = kept.min(axis=0)
+    return found
 
 
 def change(before: View, after: View) -> float:
@@ -164,14 +181,15 @@ def change(before: View, after: View) -> float:
     return residual(before, after) + cv2.mean(cv2.absdiff(before.chroma, after.chroma))[0]
 
 
-def _changes(luma: np.ndarray, low: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> list[float]:
-    """Give the `change` from each of N frames to the next: one fewer."""
+def _changes(luma: np.ndarray, low: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> tuple[list[float], np.ndarray]:
+    """Return the `change` from each of N frames to the next, one fewer, and its `cells`, uint8 (N - 1, 64)."""
     count, width = len(luma) - 1, chroma.shape[2]
     if not count:
-        return []
+        return [], np.empty((0, _CELLS * _CELLS), np.uint8)
     moved = cv2.absdiff(chroma[1:].reshape(-1, width), chroma[:-1].reshape(-1, width))
-    found: list[float] = (_residuals(luma, low, high) + moved.reshape(count, -1).mean(axis=1)).tolist()
-    return found
+    ways = _both_ways(luma, low, high)
+    found: list[float] = (_spread_means(ways) + moved.reshape(count, -1).mean(axis=1)).tolist()
+    return found, ways.min(axis=0)
 
 
 def decorrelation(before: View, after: View) -> float:
@@ -189,7 +207,7 @@ def tone_shift(before: View, after: View) -> float:
 
 
 def is_unexplained(before: View, after: View, share: float) -> bool:
-    """Whether moved blocks of the other frame leave at least this share (0 to 1) of the structure unexplained.
+    """Return whether moved blocks of the other frame leave at least this share (0 to 1) of the structure unexplained.
 
     Each 18x18 block of the half-size luma is searched for within 12 px by normalised correlation; the smaller
     of both directions counts (a zoom explains one of them, an entering object spoils one of them). Where one
@@ -201,8 +219,17 @@ def is_unexplained(before: View, after: View, share: float) -> bool:
     return all(_leaves_unexplained(*pair, share) for pair in pairs)
 
 
+def unexplained(before: View, after: View) -> float:
+    """Return the share (0 to 1) that `is_unexplained` asks for, to a hundredth; costs several of its calls."""
+    low, high = 0.0, 1.0
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_unexplained(before, after, middle) else (low, middle)
+    return low
+
+
 def _leaves_unexplained(source: np.ndarray, target: np.ndarray, share: float) -> bool:
-    """Whether that share of the block energy of `target` has no match in `source`; both uint8 (h, w).
+    """Return whether that share of the block energy of `target` has no match in `source`; both uint8 (h, w).
 
     The blocks with most structure come first, as few of them tell mostly.
     """
@@ -230,7 +257,7 @@ def _leaves_unexplained(source: np.ndarray, target: np.ndarray, share: float) ->
 
 @lru_cache
 def _block_places(height: int, width: int) -> list[tuple[int, int]]:
-    """Give top and left of the blocks that cover a picture."""
+    """Return top and left of the blocks that cover a picture."""
     tall, wide = min(_BLOCK_PX, height), min(_BLOCK_PX, width)
     tops = np.linspace(0, height - tall, max(1, round(height / tall))).astype(int).tolist()
     lefts = np.linspace(0, width - wide, max(1, round(width / wide))).astype(int).tolist()

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from curation.shots import evidence
+from curation.shots import composite, evidence
 from curation.shots.evidence import View
 
 SAMPLES = 9
@@ -36,36 +36,44 @@ MIN_UNEXPLAINED, MIN_DECORRELATION = 0.4, 0.3
 
 _SETTLED = 0.05
 
+MAX_DIP_SPREAD, MIN_RISE_LEVELS = 3.0, 1.0
+"""Both shots have so many times the contrast of the flattest frame between them; towards them it rises so from frame to
+frame."""
+
 FLAT_SPREAD_LEVELS, BLACK_LEVELS, WHITE_LEVELS = 5.0, 32.0, 223.0
 """A frame is flat when its middle has less contrast than this and is darker or brighter than these."""
 
 
-def may_dissolve(tiny: np.ndarray, firsts: np.ndarray, last: int) -> np.ndarray:
-    """Tell which windows may hold a dissolve, by their ends and their middle alone; that turns most of them down.
+def first_look(tiny: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which windows may hold a dissolve, by their ends and their middle alone; that turns most of them down.
+
+    Likewise which may hold a transition that shows both shots side by side: see `composite`.
 
     Args:
         tiny: uint8 (T, D), the `tiny` of frames in order.
         firsts: int (W,), each window's first frame.
-        last: the last frame of all.
+        lasts: int (W,), each window's last frame.
 
     Returns:
-        bool (W,).
+        bool (W,) twice.
     """
-    ends = tiny[np.append(firsts, last)].astype(np.float32)
-    change = ends[-1] - ends[:-1]
-    power = np.einsum("wd,wd->w", change, change)
+    begin = tiny[firsts].astype(np.float32)
+    change = tiny[lasts] - begin
+    power = np.vecdot(change, change)
     differ = power >= MIN_DIFFERENCE_LEVELS**2 * tiny.shape[1]
     if not differ.any():
-        return differ
-    middle = tiny[firsts + (last - firsts) // 2].astype(np.float32) - ends[:-1]
+        return differ, differ
+    middle = tiny[(firsts + lasts) // 2] - begin
     power = np.maximum(power, 1.0)
-    share = np.einsum("wd,wd->w", middle, change) / power
-    misfit = np.einsum("wd,wd->w", middle, middle) / power - share**2
-    return differ & (share >= 0.0) & (share <= 1.0) & (misfit <= MAX_MISFIT)
+    share = np.vecdot(middle, change) / power
+    from_first = np.vecdot(middle, middle) / power
+    misfit = from_first - share**2
+    composites = composite.may_be_composite(from_first, from_first + 1 - 2 * share)
+    return differ & (share >= 0.0) & (share <= 1.0) & (misfit <= MAX_MISFIT), differ & composites
 
 
 def dissolve(views: Sequence[View], tiny: np.ndarray, first: int, end: int) -> tuple[int, int] | None:
-    """Find a dissolve that lies inside a window which passed `may_dissolve`.
+    """Find a dissolve that lies inside a window which passed `first_look`.
 
     Args:
         views: frames in order; few of them are looked at where there is none.
@@ -109,13 +117,45 @@ def dissolve(views: Sequence[View], tiny: np.ndarray, first: int, end: int) -> t
     return first + start, first + end
 
 
+def dip(views: Sequence[View], darkest: int, reach: int) -> tuple[int, int] | None:
+    """Find a short fade out and in whose flattest frame is known: a dip to black, white or any other colour.
+
+    Args:
+        views: frames in order.
+        darkest: the frame with less contrast than those next to it.
+        reach: frames on each side that are looked at.
+
+    Returns:
+        `(start, end)`, half open, of the frames between both shots; None where there is no dip.
+    """
+    low = views[darkest].spread
+    flat = 1.3 * low + MIN_RISE_LEVELS  # two frames next to the turn may be equally flat
+    start = end = darkest
+    while start > max(0, darkest - reach) and _rises(views[start], views[start - 1], flat):
+        start -= 1
+    while end + 1 < min(len(views), darkest + reach) and _rises(views[end], views[end + 1], flat):
+        end += 1
+    one, other = views[start], views[end]
+    if end - start < 3 or min(one.spread, other.spread) < MAX_DIP_SPREAD * low:
+        return None
+    if evidence.decorrelation(one, other) < MIN_DECORRELATION or not evidence.is_unexplained(
+        one, other, MIN_UNEXPLAINED
+    ):
+        return None
+    return start + 1, end
+
+
+def _rises(inner: View, outer: View, flat: float) -> bool:
+    return outer.spread > inner.spread + MIN_RISE_LEVELS or max(inner.spread, outer.spread) <= flat
+
+
 @lru_cache
 def _sample_offsets(length: int) -> np.ndarray:
     return np.linspace(0, length - 1, SAMPLES).astype(int)
 
 
 def is_mixture(before: View, between: View, after: View) -> bool:
-    """Whether a frame is a weighted mean of the frames around it, each with a share of at least a sixth."""
+    """Return whether a frame is a weighted mean of the frames around it, each with a share of at least a sixth."""
     begin = before.tiny.astype(np.float32)
     change, offset = after.tiny - begin, between.tiny - begin
     power = float(change @ change)
@@ -125,5 +165,5 @@ def is_mixture(before: View, between: View, after: View) -> bool:
 
 
 def is_flat(view: View) -> bool:
-    """Whether a frame shows nothing but black or white."""
+    """Return whether a frame shows nothing but black or white."""
     return view.spread < FLAT_SPREAD_LEVELS and not BLACK_LEVELS < view.mean < WHITE_LEVELS

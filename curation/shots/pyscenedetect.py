@@ -22,8 +22,10 @@ from scenedetect.detectors import (
     ThresholdDetector,
 )
 
-from curation.settings import key
-from curation.shots.types import Boundary, CoarseFrame
+from core.settings import key
+from curation.shots.holds import Holds, even_rate
+from curation.shots.types import Boundary
+from media.coarse import CoarseFrame
 
 _MARGIN_S = 0.25
 """Added to lags for the rounding of times to frames, at 8 frames per second and above."""
@@ -53,10 +55,10 @@ class Content:
         """Merging reports the last of several near cuts, which lies up to `min_shot_s` back."""
         return self.min_shot_s + _MARGIN_S
 
-    def start(self, fps: float) -> "WrappedState":
+    def start(self, fps: float) -> Holds:
         """Begin a segment of nominally `fps` frames per second."""
         detector = ContentDetector(self.threshold, _frames(self.min_shot_s, fps), luma_only=self.luma_only)
-        return WrappedState([(detector, 1)], fps, self.lag_s)
+        return _wrapped([(detector, 1)], fps, self.lag_s)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Adaptive:
         """The window, which is counted in frames, at 8 frames per second and above."""
         return self.window / 8 + _MARGIN_S
 
-    def start(self, fps: float) -> "WrappedState":
+    def start(self, fps: float) -> Holds:
         """Begin a segment of nominally `fps` frames per second."""
         detector = AdaptiveDetector(
             adaptive_threshold=self.threshold,
@@ -81,7 +83,7 @@ class Adaptive:
             window_width=self.window,
             min_content_val=self.min_content,
         )
-        return WrappedState([(detector, 1)], fps, self.lag_s)
+        return _wrapped([(detector, 1)], fps, self.lag_s)
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,10 @@ class Threshold:
         """The cut lies half of the black back; a cut in longer black is moved up to this bound."""
         return self.max_black_s / 2 + _MARGIN_S
 
-    def start(self, fps: float) -> "WrappedState":
+    def start(self, fps: float) -> Holds:
         """Begin a segment of nominally `fps` frames per second."""
         detector = ThresholdDetector(self.threshold, _frames(self.min_shot_s, fps))
-        return WrappedState([(detector, 1)], fps, self.lag_s)
+        return _wrapped([(detector, 1)], fps, self.lag_s)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,10 @@ class Histogram:
         """Nothing is reported late."""
         return 0.0
 
-    def start(self, fps: float) -> "WrappedState":
+    def start(self, fps: float) -> Holds:
         """Begin a segment of nominally `fps` frames per second."""
         detector = HistogramDetector(self.threshold, self.bins, _frames(self.min_shot_s, fps))
-        return WrappedState([(detector, 1)], fps, self.lag_s)
+        return _wrapped([(detector, 1)], fps, self.lag_s)
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,10 @@ class Hash:
         """Nothing is reported late."""
         return 0.0
 
-    def start(self, fps: float) -> "WrappedState":
+    def start(self, fps: float) -> Holds:
         """Begin a segment of nominally `fps` frames per second."""
         detector = HashDetector(self.threshold, self.size, self.lowpass, _frames(self.min_shot_s, fps))
-        return WrappedState([(detector, 1)], fps, self.lag_s)
+        return _wrapped([(detector, 1)], fps, self.lag_s)
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,10 @@ class Cascade:
         """Merging over `min_shot_frames` and the frames left out, at 8 frames per second and above."""
         return (self.min_shot_frames + len(self.thresholds)) / 8 + _MARGIN_S
 
-    def start(self, fps: float) -> "WrappedState":
+    def start(self, fps: float) -> Holds:
         """Begin a segment of nominally `fps` frames per second."""
         detectors = [(ContentDetector(t, self.min_shot_frames), k + 1) for k, t in enumerate(self.thresholds)]
-        return WrappedState(detectors, fps, self.lag_s)
+        return _wrapped(detectors, fps, self.lag_s)
 
 
 class WrappedState:
@@ -211,7 +213,7 @@ class WrappedState:
         return self._release(self._held_s[0][0] + 1)
 
     def finish(self) -> list[Boundary]:
-        """Give what is open, and what the detectors add after the last frame."""
+        """Return what is open, and what the detectors add after the last frame."""
         for detector, _ in self._detectors:
             if self._count:
                 self._take(detector.post_process(FrameTimecode(self._count - 1, self._rate)))
@@ -225,7 +227,7 @@ class WrappedState:
                 self._open.add(frame)
 
     def _release(self, before: int) -> list[Boundary]:
-        """Give the cuts at frames below `before`."""
+        """Return the cuts at frames below `before`."""
         ready = []
         for frame in sorted(self._open):
             if frame >= before:
@@ -238,6 +240,11 @@ class WrappedState:
         return ready
 
 
+def _wrapped(detectors: Sequence[tuple[SceneDetector, int]], fps: float, lag_s: float) -> Holds:
+    """Return original detectors at work, which see held frames repeated."""
+    return Holds(WrappedState(detectors, even_rate(fps), lag_s), fps)
+
+
 def _frames(time_s: float, fps: float) -> int:
-    """A time in whole frames."""
-    return round(time_s * fps)
+    """Return a time in whole frames, as the detectors see them."""
+    return round(time_s * even_rate(fps))

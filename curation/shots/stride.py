@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curation.settings import key
-from curation.shots.types import Boundary, CoarseFrame
+from core.settings import key
+from curation.shots.types import Boundary
+from media.coarse import CoarseFrame
 
 
 @dataclass(frozen=True)

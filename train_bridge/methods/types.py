@@ -7,30 +7,36 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from models.transformers.conditioning import Conditioning
+
 Networks = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch on its device: either latents and texts (with a condition), or frames.
+    """One micro-batch on its device: either latents and their conditioning, or frames.
 
     Attributes:
         seeds: one for each row, from which all its noise is drawn, so that it is the same at any world size.
         weights: (B,) float; 0 for fillers.
         mean: VAE posterior (B, C, f, h, w), unscaled.
         logvar: likewise.
-        text: (B, L, D).
         frames: uint8 (B, T, H, W, 3).
-        condition: (B, 1+C, f, h, w), scaled (`models.conditions`); None for models without condition channels.
+        conditioning: the text, and what else the transformer sees (`models.transformers.conditioning`); its latents
+            are scaled.
+        levels: each row's tilt, lowest and highest timestep (B, 3) float64, on the CPU; None: noise levels are drawn
+            as the objective says.
+        prompts: the texts, for methods that judge by them.
     """
 
     seeds: tuple[int, ...]
     weights: torch.Tensor
     mean: torch.Tensor | None = None
     logvar: torch.Tensor | None = None
-    text: torch.Tensor | None = None
     frames: torch.Tensor | None = None
-    condition: torch.Tensor | None = None
+    conditioning: Conditioning | None = None
+    levels: torch.Tensor | None = None
+    prompts: tuple[str, ...] = ()
 
 
 class Method(Protocol):
@@ -42,11 +48,11 @@ class Method(Protocol):
         ...
 
     def networks(self) -> dict[str, nn.Module]:
-        """Give the networks with parameters to train, by name."""
+        """Return the networks with parameters to train, by name."""
         ...
 
     def losses(self, networks: Networks, batch: Batch, step: int) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give, one after the other, a network's name and its loss (B,) by row.
+        """Yield, one after the other, a network's name and its loss (B,) by row.
 
         The trainer runs each backward before it asks for the next.
 
@@ -58,7 +64,7 @@ class Method(Protocol):
         ...
 
     def validation_losses(self, networks: Networks, batch: Batch) -> dict[str, torch.Tensor]:
-        """Give losses (B,) by name on held-out rows; noise comes from the rows' seeds."""
+        """Return losses (B,) by name on held-out rows; noise comes from the rows' seeds."""
         ...
 
 
@@ -68,5 +74,5 @@ def draw_normal(shape: Sequence[int], generators: Sequence[torch.Generator], dev
 
 
 def generators_of(batch: Batch) -> list[torch.Generator]:
-    """Give each row's random generator."""
+    """Yield each row's random generator."""
     return [torch.Generator().manual_seed(seed) for seed in batch.seeds]

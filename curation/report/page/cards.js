@@ -142,13 +142,14 @@ class Cards {
     strip.append(...this.pictures(row));
     if (output.hasFile[row]) {
       const player = /** @type {HTMLVideoElement|HTMLImageElement} */ (document.createElement(isVideo ? "video" : "img"));
-      if (player instanceof HTMLVideoElement) Object.assign(player, { controls: true, muted: true, loop: true, autoplay: true, playsInline: true });
+      if (player instanceof HTMLVideoElement) Object.assign(player, { controls: true, loop: true, playsInline: true });
       player.addEventListener("error", () => {
         player.remove();
         part(dialog, ".note").textContent = "Its file does not lie beside this page.";
       });
       player.src = `${output.facts.base}train/${clipId(output, row)}.${isVideo ? "mp4" : "jpg"}`;
       stage.append(player);
+      if (player instanceof HTMLVideoElement) playWithSound(player);
     }
     stage.append(strip);
     part(dialog, ".note").textContent = output.hasFile[row] ? "" : "No file was cut of it: only accepted clips have one.";
@@ -173,4 +174,17 @@ class Cards {
     );
     dialog.showModal();
   }
+}
+
+/**
+ * Play with sound, which browsers allow after a click; where one does not, moving pictures without it.
+ *
+ * @param {HTMLVideoElement} player
+ */
+function playWithSound(player) {
+  player.play().catch((error) => {
+    if (error.name !== "NotAllowedError") return;
+    player.muted = true;
+    player.play().catch(() => {});
+  });
 }

@@ -85,7 +85,7 @@ async function unpackOutput(prefix) {
   for (const column of facts.columns) {
     numbers.set(column.name, new Float64Array(regrouped(await unzipped(`${prefix}-column-${column.name}`), 8)));
   }
-  for (const name of ["type", "kind", "status", "caption_status", "source_path"]) {
+  for (const name of ["type", "kind", "status", "caption_status", "review", "source_path"]) {
     codes[name] = new Int32Array(regrouped(await unzipped(`${prefix}-codes-${name}`), 4));
     words[name] = await unpackTexts(`${prefix}-words-${name}`);
   }

@@ -28,6 +28,7 @@ const FAILED = 2;
 const MISSING = 3;
 const NOT_FOR_THIS = 4;
 const COPY = "duplicate_of";
+const DROPPED = "review:drop";
 
 /** Forgive the last digits, as `judge.py` does. @param {number} bound @returns {number} */
 function slack(bound) {
@@ -80,10 +81,12 @@ class Judge {
     const codes = rules.map((rule) => this.codes(rule));
     const groups = inStages(rules, facts.stages);
     const names = reasonNames(rules, output.words.caption_status);
-    const captions = 1 + 3 * rules.length;
+    const captions = 2 + 3 * rules.length;
     const ok = output.words.caption_status.indexOf("ok");
     const failed = output.words.status.indexOf("failed");
     const transition = output.words.kind.indexOf("transition");
+    const keep = output.words.review.indexOf("keep");
+    const drop = output.words.review.indexOf("drop");
     const duration = numbersOf(output, "duration_s");
     const status = new Uint8Array(facts.rows);
     const first = new Int16Array(facts.rows).fill(-1);
@@ -103,13 +106,25 @@ class Judge {
         failures++;
         continue;
       }
+      const isTransition = transition >= 0 && output.codes.kind[row] === transition;
+      const review = output.codes.review[row];
+      if (review >= 0 && review === keep && !isTransition) {
+        status[row] = ACCEPTED;
+        accepted++;
+        acceptedSeconds += length;
+        continue;
+      }
       let count = 0;
       let unknown = 0;
       let bound = Infinity;
       let missing = Infinity;
-      if (transition >= 0 && output.codes.kind[row] === transition) {
+      if (isTransition) {
         bound = 0;
         count = 1;
+      }
+      if (review >= 0 && review === drop) {
+        bound = Math.min(bound, 1);
+        count++;
       }
       for (let stage = 0; stage < groups.length; stage++) {
         const unmeasured = stage > 0 && count > 0 && !facts.score_rejected;
@@ -119,8 +134,8 @@ class Judge {
           if (code === NOT_FOR_THIS) continue;
           count++;
           if (unmeasured) unknown++;
-          if (unmeasured || code === MISSING) missing = Math.min(missing, 3 + 3 * i);
-          else bound = Math.min(bound, code + 3 * i);
+          if (unmeasured || code === MISSING) missing = Math.min(missing, 4 + 3 * i);
+          else bound = Math.min(bound, 1 + code + 3 * i);
         }
       }
       let reason = bound < Infinity ? bound : missing;
@@ -168,8 +183,12 @@ class Judge {
   reasons(rules, row) {
     const { output } = this;
     if (wordOf(output, "status", row) === "failed") return [];
+    const isTransition = wordOf(output, "kind", row) === "transition";
+    const review = wordOf(output, "review", row);
+    if (review === "keep" && !isTransition) return [];
     /** @type {[number, string][]} */
-    const bounds = wordOf(output, "kind", row) === "transition" ? [[-1, "shot:transition"]] : [];
+    const bounds = isTransition ? [[-2, "shot:transition"]] : [];
+    if (review === "drop") bounds.push([-1, DROPPED]);
     /** @type {[number, string][]} */
     const missing = [];
     inStages(rules, output.facts.stages).forEach((group, stage) => {
@@ -200,7 +219,7 @@ function inStages(rules, stages) {
 /** @param {Rule[]} rules @param {string[]} captionWords @returns {string[]} */
 function reasonNames(rules, captionWords) {
   const ofRules = rules.flatMap((rule) => ["low", "high", "missing"].map((word) => `${rule.column}:${word}`));
-  return ["shot:transition", ...ofRules, ...captionWords.map((word) => `caption:${word}`), COPY];
+  return ["shot:transition", DROPPED, ...ofRules, ...captionWords.map((word) => `caption:${word}`), COPY];
 }
 
 /**

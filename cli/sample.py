@@ -1,0 +1,129 @@
+"""The `sample` command: pictures and videos from prompts, images and videos."""
+
+import argparse
+import re
+from pathlib import Path
+
+from cli.common import shown
+
+DRAWN = ("canny", "lines", "soft_edges", "trajectory", "gray", "blur", "tile")
+HELP = "sample pictures and videos from prompts, images and videos"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("model", metavar="MODEL", help="a training run, or a pipeline folder in diffusers layout")
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
+    parser.add_argument("--prompts", metavar="FILE", help="one prompt a line")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR|FILE.mp4|FILE.png",
+        help="the same request again replaces its own files; what another made is never replaced",
+    )  # fmt: skip
+    parser.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
+    seeding = parser.add_mutually_exclusive_group()
+    seeding.add_argument("--seed", type=int, metavar="N", help="of the first prompt, the next has N+1; default 0")
+    seeding.add_argument("--seeds", metavar="0..9", help="every prompt with each of these: 0..9 or 1,5,8..10")
+    parser.add_argument("--size", type=_size, metavar="WxH", help="default: the image's aspect, or as trained")
+    parser.add_argument("--frames", type=int, metavar="N", help="as the VAE takes it, V5: 4n+1; 1 makes a picture")
+    parser.add_argument("--fps", type=float)
+    parser.add_argument("--image", type=Path, metavar="FILE", help="the first frame")
+    parser.add_argument("--end-image", type=Path, metavar="FILE", help="the last frame")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="video (or image) to begin from")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="as large as the video; white is generated")
+    parser.add_argument("--strength", type=float, help="0 gives the video back, 1 forgets it; default 0.7, masked 1")
+    parser.add_argument("--control", type=Path, metavar="FILE", help="a control map, or footage that one is made of")
+    parser.add_argument(
+        "--control-kind", default="as_is", metavar="KIND",
+        help=f"the map made of --control: {', '.join(DRAWN)}; default: as_is, it is a map",
+    )  # fmt: skip
+    parser.add_argument("--control-scale", type=float, default=1.0, metavar="X", help="how strongly it acts; default 1")
+    parser.add_argument("--control-start", type=float, default=0.0, metavar="X", help="share of the steps; default 0")
+    parser.add_argument("--control-end", type=float, default=1.0, metavar="X", help="share of the steps; default 1")
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="image whose look the video shall have")
+    parser.add_argument(
+        "--camera", metavar="PRESET|FILE",
+        help="pan_left, pan_right, pan_up, pan_down, zoom_in, zoom_out, roll_left, roll_right, static, a path (.txt), "
+        "or footage that shows one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--camera-speed", type=float, default=1.0, metavar="X", help="how far the camera goes; default 1"
+    )
+    parser.add_argument("--trajectory", type=Path, metavar="FILE", help="points that things follow, as JSON or CSV")
+    parser.add_argument("--segments", type=int, metavar="N", help="continue the video to N times the model's frames")
+    parser.add_argument("--length", type=int, metavar="N", help="frames in all, in place of --segments")
+    parser.add_argument("--overlap", type=int, metavar="N", help="frames that segments share, 4n+1; default 5")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the family's (V5.1: 50)")
+    parser.add_argument("--guidance", type=float, metavar="W", help="1 or less: none; default: the family's (V5.1: 6)")
+    parser.add_argument("--sampler", metavar="NAME", help="default: the family's, or the first that fits the weights")
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="may be given several times"
+    )
+    parser.add_argument("--fuse-lora", action="store_true", help="put the LoRAs into the weights")
+    parser.add_argument(
+        "--memory", default="auto", metavar="MODE",
+        help="none, model_cpu_offload, model_cpu_offload_and_qfloat8, sequential_cpu_offload, or auto (default)",
+    )  # fmt: skip
+    parser.add_argument("--vae-tiling", action="store_true", help="less memory for large pictures")
+    parser.add_argument("--cache-threshold", type=float, metavar="X", help="first-block caching; 0.05 is careful")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; more pay for large models only")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Sample pictures and videos from prompts, images and videos."""
+    from controls import CONTROLS
+    from controls.frames import map_makers
+    from sampling.command import sample
+    from sampling.request import Lora, Options, Request, each_of, parse_seeds, read_prompts
+
+    width, height = parsed.size or (None, None)
+    template = Request(
+        prompt="",
+        negative=parsed.negative,
+        seed=parsed.seed or 0,
+        width_px=width,
+        height_px=height,
+        num_frames=parsed.frames,
+        fps=parsed.fps,
+        steps=parsed.steps,
+        guidance=parsed.guidance,
+        sampler=parsed.sampler,
+        image=parsed.image,
+        end_image=parsed.end_image,
+        video=parsed.video,
+        mask=parsed.mask,
+        strength=parsed.strength,
+        segments=parsed.segments,
+        length=parsed.length,
+        overlap=parsed.overlap,
+        control=parsed.control,
+        control_kind=parsed.control_kind,
+        reference=parsed.reference,
+        camera=parsed.camera,
+        camera_speed=parsed.camera_speed,
+        trajectory=parsed.trajectory,
+        control_scale=parsed.control_scale,
+        control_start=parsed.control_start,
+        control_end=parsed.control_end,
+    )
+    prompts = (*parsed.prompt, *(read_prompts(Path(parsed.prompts)) if parsed.prompts else ()))
+    seeds = parse_seeds(parsed.seeds) if parsed.seeds is not None else None
+    options = Options(
+        loras=tuple(Lora.parse(text) for text in parsed.lora),
+        fuse_loras=parsed.fuse_lora,
+        memory=parsed.memory,
+        vae_tiling=parsed.vae_tiling,
+        cache_threshold=parsed.cache_threshold,
+        maps=map_makers(CONTROLS),
+    )
+    for path in sample(
+        Path(parsed.model), each_of(template, prompts, seeds), Path(parsed.output), options, parsed.threads
+    ):
+        print(shown(path))
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT, such as 672x384")
+    return int(match[1]), int(match[2])

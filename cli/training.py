@@ -1,0 +1,79 @@
+"""The `plan` and `train` commands."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from cli.buckets import output_at
+from cli.common import print_json, shown
+from cli.parser import add_json, add_runner
+from configs import config_file
+from core.sanitize import printable_lines
+from core.storage.urls import is_url
+from train_bridge.config import TrainConfig, load_config
+
+PLAN_HELP = "say what a training run would do: rows, buckets, memory, time"
+TRAIN_HELP = "train a VAE, a transformer or a LoRA on curated clips; the same command resumes"
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `plan`."""
+    _add_config(parser)
+    add_json(parser)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="training config, such as configs/train_tiny.yaml")
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "--data", metavar="PATH", help="an output of curate (folder or URL), or metadata; data.metadata"
+    )
+    parser.add_argument("--where", metavar="EXPR", help="rows kept: 'aesthetic > 5 and motion < 3'; data.where")
+    parser.add_argument("--clips", metavar="FILE", help="rows kept: a selection of find --write; data.clips")
+    parser.add_argument("--weight", metavar="EXPR", help="factor on a row's loss; data.weight")
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `train`."""
+    _add_config(parser)
+    parser.add_argument("--output", required=True, metavar="RUN")
+    add_runner(parser)
+
+
+def run_plan(parsed: argparse.Namespace) -> int:
+    """Print what a training run would do, without loading a model."""
+    from train_bridge.plan.plan import render_plan
+    from train_bridge.plan.values import plan_values
+    from train_bridge.run import plan_run
+
+    config = _train_config(parsed)
+    if parsed.json:
+        print_json(plan_values(plan_run(config)))
+        return 0
+    print(printable_lines(render_plan(config, plan_run(config))))
+    return 0
+
+
+def run_train(parsed: argparse.Namespace) -> int:
+    """Train a VAE, a transformer or an adapter, or resume a run."""
+    from train_bridge.run import train
+
+    model = train(_train_config(parsed), Path(parsed.output), parsed.runner, parsed.ray_address)
+    print(f"model     {shown(model)}\nlog       {shown(Path(parsed.output) / 'log.jsonl')}")
+    return 0
+
+
+def _train_config(parsed: argparse.Namespace) -> TrainConfig:
+    """Return the training config: the file, its overrides, and the options that are short for keys."""
+    short = {
+        "data.metadata": parsed.data,
+        "data.where": parsed.where,
+        "data.weight": parsed.weight,
+        "data.clips": parsed.clips,
+    }
+    values = {key: value for key, value in short.items() if value is not None}
+    config = load_config(config_file(parsed.config), parsed.words, values)
+    if not is_url(str(config.data.metadata)):
+        return config
+    with output_at(str(config.data.metadata), "previews") as out:
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, metadata=str(out)))

@@ -1,0 +1,1 @@
+"""Copies across a whole table."""

@@ -1,0 +1,393 @@
+"""The steps as one streaming Ray Data graph, from sources to parts.
+
+Steps without models are Ray tasks, one more at a time than there are CPUs, so that any idle worker does what
+is waiting; steps that hold models are actor pools of fixed size that book a small share of a CPU each.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import secrets
+import socket
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches us as an exception
+
+import pyarrow as pa  # noqa: E402 - Ray takes its settings from the environment
+import ray  # noqa: E402
+from ray.data._internal.execution.backpressure_policy import (  # noqa: E402
+    ENABLED_BACKPRESSURE_POLICIES,
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    BackpressurePolicy,
+)
+from ray.exceptions import RayError, RayTaskError  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from core.cpu_time import unclaimed  # noqa: E402
+from core.errors import RunError, UserError  # noqa: E402
+from core.packages import HOME, PACKAGES  # noqa: E402
+from core.plugins import folders_to_ship  # noqa: E402
+from core.progress import Display, Done, Tally  # noqa: E402
+from curation.engine.booking import Booking, book_workers  # noqa: E402
+from curation.steps import Process, Step, needs_a_worker  # noqa: E402
+from curation.types import Row  # noqa: E402
+from curation.work import Plan  # noqa: E402
+
+MOST_BLOCKS = 10_000
+REPORT_EVERY_S = 0.5
+BLOCK_ROWS = 8
+BLOCK_BYTES = 64_000_000
+"""Of sources that are probed one after another; a larger one is alone in its block."""
+BLOCKS_HANDED_OVER = 64
+"""Blocks that a task may have waiting for Ray Data, which looks ten times a second; the task stands still above it."""
+
+UNWATCHED = {
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_io_context_monitor_probe_interval_ms": "5000",
+}
+"""Settings that spare each process of Ray what it would gather and send every second for a dashboard."""
+
+
+def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[str] = ()) -> None:
+    """Connect to a cluster, or start Ray within this process; its own log stays out of the terminal.
+
+    Ray's ports listen on every interface: a Ray started here takes requests only with a token made for it
+    (unless RAY_AUTH_MODE says otherwise), and has no dashboard.
+
+    Args:
+        address: the cluster's; null: within this process.
+        cpus: how many to have here; null: all.
+        plugins: folders of plug-ins in use, for the workers of a cluster; those here find them where this process does.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        _expect_answer(address)
+        modules = [str(HOME / name) for name in PACKAGES] + list(plugins)
+        told = {name: value for name, value in os.environ.items() if name == "SELECTS_WEIGHTS"}
+        options |= {"address": address, "runtime_env": {"py_modules": modules, "env_vars": told}}
+    else:
+        path = os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])])
+        os.environ["PYTHONPATH"] = path  # inherited by the workers; a runtime_env would cost seconds to set up
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_task_oom_retries", "8")  # Ray's own default is without end
+        for name, value in UNWATCHED.items():
+            os.environ.setdefault(name, value)
+        count = cpus or len(os.sched_getaffinity(0))
+        options |= {"address": "local", "num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
+    try:
+        with _quiet_stderr():
+            ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        words = str(error).splitlines()[0]
+        raise UserError(
+            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
+        ) from None
+
+
+@dataclass(frozen=True)
+class RayRunner:
+    """Does the steps on Ray: at an address, or within this process."""
+
+    address: str | None = None
+
+    def prepare(self, plan: Plan, steps: list[Step]) -> None:
+        """Start or join Ray, and see that the steps fit."""
+        if not ray.is_initialized():
+            print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
+        start_ray(self.address, plugins=_plugins_of(plan, steps))
+        _book(plan, steps)
+
+    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+        """Run the steps as one graph."""
+        return run_on_ray(plan, steps, rows, display)
+
+
+def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
+    """Return the folders of the plug-ins that a run uses."""
+    captioners = [step.captioner for step in steps if hasattr(step, "captioner")]
+    used = [*plan.recipe.operators.values(), plan.recipe.detector, *captioners]
+    return folders_to_ship(type(part).__module__ for part in used)
+
+
+def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    """Run the steps as one streaming graph; Ray must have been started.
+
+    Raises:
+        RunError: workers died more often than the limits say, or could not write the output.
+    """
+    bookings = _book(plan, steps)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    tally = ray.remote(_TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    total = _Total(tally)
+    finished = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
+    watcher.start()
+    try:
+        with ray.data.DataContext.current(_context(steps, bookings)), warnings.catch_warnings():
+            # Of few sources, which need fewer workers than there may be.
+            warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
+            for _ in _graph(plan, steps, rows, bookings, tally).iter_internal_ref_bundles():
+                pass
+    except RayError as error:
+        raise _cause(error) from error
+    finally:
+        finished.set()
+        watcher.join()
+    final = total.read()
+    display.show(final, final=True)
+    return final
+
+
+def _book(plan: Plan, steps: list[Step]) -> dict[str, Booking]:
+    """Fit the steps to what Ray has."""
+    there = ray.cluster_resources()
+    return book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
+
+
+def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataContext:
+    """Return the settings of this graph alone: other graphs of the process keep their own."""
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # blocks stay as they are given: segments of one film spread over the workers
+    context._max_num_blocks_in_streaming_gen_buffer = BLOCKS_HANDED_OVER
+    context.op_resource_reservation_enabled = False  # shares kept for steps without work leave cores idle
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
+    context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.spec.name].workers) for step in steps])
+    return context
+
+
+def _rows_ahead(step: Step, workers: int) -> int:
+    """Return how many rows may wait for a step, so that its workers find their next batches there."""
+    return max(8, (step.spec.at_once + 1) * step.spec.batch * workers)
+
+
+def _graph(
+    plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
+) -> ray.data.Dataset:
+    """Chain the steps over the rows."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
+    deaths = plan.recipe.limits.worker_deaths
+    dataset = ray.data.from_arrow([_packed(block) for block in _blocks(rows, bookings[steps[0].spec.name].workers)])
+    for step in steps:
+        booking = bookings[step.spec.name]
+        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
+        with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
+            warnings.filterwarnings("ignore", message=".*ray_remote_args")
+            if step.spec.holds_models:
+                pool = ray.data.ActorPoolStrategy(
+                    size=booking.workers, max_concurrent_calls_per_actor=step.spec.at_once
+                )
+                usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
+                dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, tally), **usual)
+            else:
+                tasks = ray.data.TaskPoolStrategy(size=booking.workers)
+                usual |= {"compute": tasks, "max_retries": deaths}
+                named = {"run": plan.run, "step": step, "tally": tally}
+                dataset = dataset.map_batches(_do_step, fn_kwargs=named, **usual)
+    return dataset
+
+
+_TOLD = re.compile(r"^(?:models|curation)\.errors\.\w+: (.+)$", re.MULTILINE)
+"""an error of one line that a worker met when it loaded a model, as Ray hands it on: within a traceback"""
+
+
+def _cause(error: RayError) -> Exception:
+    """Return what broke a graph: an error that a worker reported, what Ray lost, or a bug of ours (as it is)."""
+    if isinstance(error, RayTaskError):
+        return error.cause if isinstance(error.cause, RunError | UserError) else error
+    if getattr(error, "actor_init_failed", False):
+        told = _TOLD.findall(str(error))
+        return UserError(told[-1]) if told else error
+    words = " ".join(str(error).split())[:300]
+    fix = "what is finished is kept; run the same command to resume"
+    return RunError(f"Ray gave up after repeated deaths of workers: {type(error).__name__}: {words}; {fix}")
+
+
+def _expect_answer(address: str) -> None:
+    """Knock at a `host:port` first: Ray itself would try for a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        words = error.strerror or "no answer"
+        raise UserError(
+            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
+        ) from None
+
+
+def _blocks(rows: list[Row], workers: int) -> list[list[Row]]:
+    """Divide the planned rows into blocks: small files share one where there are many of them."""
+    most = max(min(BLOCK_ROWS, len(rows) // (4 * workers)), -(-len(rows) // MOST_BLOCKS), 1)
+    blocks: list[list[Row]] = []
+    room_bytes = 0
+    for row in rows:
+        if not blocks or len(blocks[-1]) == most or row["source_size_bytes"] > room_bytes:
+            blocks.append([])
+            room_bytes = BLOCK_BYTES
+        blocks[-1].append(row)
+        room_bytes -= row["source_size_bytes"]
+    return blocks
+
+
+def _packed(rows: Sequence[Row]) -> pa.Table:
+    """Put each row into one value: a table of all their columns costs Ray milliseconds wherever it passes."""
+    return pa.table({"row": pa.array([pickle.dumps(row) for row in rows], pa.large_binary())})
+
+
+class _FewAhead(BackpressurePolicy):
+    """Lets no step run further ahead of the next than keeps that one busy, so that what is started is soon finished.
+
+    Ray Data counts bytes only, and our rows are small: it would probe and analyse all sources of a long run
+    before the first clip is finished, and a kill would cost all of that work.
+    """
+
+    ROWS = "selects.rows_waiting"
+    """most rows that wait for each step, in order; every row is a block"""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        rows = self._data_context.get_config(self.ROWS)
+        self._most = dict(zip(list(self._topology)[-len(rows) :], rows, strict=True))
+
+    def can_add_input(self, op: Any) -> bool:
+        return all(
+            self._topology[after].total_enqueued_input_blocks() < self._most[after] for after in op.output_dependencies
+        )
+
+
+class _Total:
+    """What the tally actor has counted, over all of its lives."""
+
+    def __init__(self, tally: "ray.actor.ActorHandle"):
+        self._tally = tally
+        self._life: str | None = None
+        self._before, self._now = Tally(), Tally()
+
+    def read(self) -> Tally:
+        with contextlib.suppress(RayError):  # it died, and is started again
+            life, now = ray.get(self._tally.read.remote(), timeout=10)
+            if life != self._life:
+                self._before, self._life = self._before.plus(self._now), life
+            self._now = now
+        return self._before.plus(self._now)
+
+
+def _watch(total: _Total, display: Display, finished: threading.Event) -> None:
+    while not finished.wait(0.5):
+        display.show(total.read())
+
+
+class _Reports:
+    """Collects a worker's reports and hands them on at the end of a batch, and now and then: each call of Ray costs."""
+
+    def __init__(self, tally: "ray.actor.ActorHandle"):
+        self._tally = tally
+        self._lock = threading.Lock()
+        self._held, self._sent = Tally(), time.monotonic()
+
+    def add(self, done: Done) -> None:
+        with self._lock:
+            self._held.add(done)
+            is_due = time.monotonic() - self._sent > REPORT_EVERY_S
+        if is_due:
+            self.send()
+
+    def send(self) -> None:
+        with self._lock:
+            held, self._held, self._sent = self._held, Tally(), time.monotonic()
+        held.spend(unclaimed())
+        self._tally.add.remote(held)
+
+
+_started: dict[tuple[str, str], tuple[Process, _Reports]] = {}  # of this worker: steps by run and name, started once
+
+
+def _do_step(batch: pa.Table, run: str, step: Step, tally: "ray.actor.ActorHandle") -> Iterator[pa.Table]:
+    """Do a step on a batch, in whichever worker is free."""
+    if (run, step.spec.name) not in _started:
+        for other in [key for key in _started if key[0] != run]:
+            del _started[other]
+        reports = _Reports(tally)
+        _started[run, step.spec.name] = step.start(reports.add), reports
+    yield from _tables(step.plan, *_started[run, step.spec.name], batch)
+
+
+class _Worker:
+    """An actor of a pool that holds models."""
+
+    def __init__(self, step: Step, tally: "ray.actor.ActorHandle"):
+        self._plan = step.plan
+        self._reports = _Reports(tally)
+        self._process = step.start(self._reports.add)
+        self._reports.send()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        yield from _tables(self._plan, self._process, self._reports, batch)
+
+
+def _tables(plan: Plan, process: Process, reports: _Reports, batch: pa.Table) -> Iterator[pa.Table]:
+    """Do a step on a batch; what keeps a worker busy is a block of its own, the rest shares blocks: each costs."""
+    held: list[Row] = []
+    try:
+        for row in process([pickle.loads(row) for row in batch["row"].to_pylist()]):  # noqa: S301 - our own worker packed it
+            if needs_a_worker(plan, row):
+                yield _packed([row])
+                continue
+            held.append(row)
+            if len(held) == BLOCK_ROWS:
+                yield _packed(held)
+                held = []
+        if held:
+            yield _packed(held)
+    finally:
+        reports.send()
+
+
+class _TallyActor:
+    """Adds up the reports of all workers."""
+
+    def __init__(self) -> None:
+        self._life, self._tally = uuid.uuid4().hex, Tally()
+
+    def add(self, reported: Tally) -> None:
+        self._tally = self._tally.plus(reported)
+
+    def read(self) -> tuple[str, Tally]:
+        self._tally.spend(unclaimed())
+        return self._life, self._tally
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Swallow the line that Ray's core prints about its log level while it starts."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

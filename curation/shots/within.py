@@ -1,0 +1,146 @@
+"""What passes for a transition and lies within one shot: interruptions by flashes and damaged frames, and fast pans."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from curation.shots import evidence, jumps
+from curation.shots.evidence import View
+from curation.shots.movement import shift
+from curation.shots.types import Boundary
+
+LONGEST_BREAK_S = 0.42
+"""Longest flash or stretch of damaged frames that is told from two cuts."""
+RETURNED, MOST_LEFT_LEVELS = 0.35, 12.0
+"""After an interruption the picture differs from the one before by so much at most of what it changed meanwhile, and
+by so many levels."""
+MIN_LEVELS, EDGE_LEVELS, EDGE_SHARE = 6.0, 2.0, 0.12
+"""An interruption changes so much at least, `evidence.change`; and with its first frame and after its last one, so much
+and such a share of it."""
+CALM_SHARE, RESTLESS = 0.3, 0.25
+"""Longer than such a share of the longest interruption, damaged frames change by such a share of the damage from one to
+the next; a short shot that is cut in is calm."""
+BRIGHTER_LEVELS = 12.0
+"""A flash is so much brighter than the frames around it."""
+CONFIDENCE = 0.9
+"""Share of the interruptions told that are some, on films edited by `benchmarks.edits`."""
+
+MIN_MATCH = 0.8
+"""Each picture of a pan is the one before, moved: their correlation."""
+FAR, FAR_THROUGH = 0.4, 0.8
+"""A pan goes so far, in widths of the picture; farther where it goes through a flat part of the scene."""
+PUSH_ERROR = 0.14
+"""One shot that pushes another out goes as far as the picture is wide, within such a share."""
+RELIT_UNEXPLAINED, HALF_UNEXPLAINED = 0.52, 0.35
+"""Of a scene whose exposure changes, so much at most is unexplained by itself earlier; and by itself half way."""
+MAX_SEAM, SEAM_LEVELS, SEAM_RATIO = 0.68, 8.0, 3.0
+"""Share of the rows that step at one column: where two shots lie side by side, most do. A step is so large, and so many
+times the row's median."""
+
+
+def judged(views: Sequence[View], boundary: Boundary, reach: int) -> Boundary | None:
+    """Return what a boundary is once the frames around it are known; None where there is nothing.
+
+    Args:
+        views: frames in order.
+        boundary: among them; a cut of the kind flash stands for a change that may be one.
+        reach: an interruption lasts so many frames at most.
+
+    Returns:
+        The boundary; or, where the shot goes on behind it, the interruption.
+    """
+    start, end = boundary.start, boundary.end
+    if end - start <= reach and (found := _interruption(views, start, end, reach)):
+        return found
+    if boundary.kind == "flash" or (end - start >= 3 and (_is_pan(views, boundary) or _is_relit(views, boundary))):
+        return None
+    if boundary.kind == "jump" and start == end and jumps.is_inset(views[start - 1], views[start]):
+        return None
+    return boundary
+
+
+def _interruption(views: Sequence[View], start: int, end: int, reach: int) -> Boundary | None:
+    """Return the longest stretch around frames `[start, end)` before and after which the picture is the same."""
+
+    @functools.cache  # the same pairs are asked for in many stretches
+    def change(one: int, other: int) -> float:
+        return evidence.change(views[one], views[other])
+
+    for length in range(reach, max(end - start, 1) - 1, -1):
+        for first in range(max(1, end - length), min(start, len(views) - 1 - length) + 1):
+            after = first + length
+            edges = min(change(first - 1, first), change(after - 1, after))
+            if edges < EDGE_LEVELS or (
+                length > CALM_SHARE * reach and not _is_restless([change(k - 1, k) for k in range(first, after + 1)])
+            ):
+                continue
+            away = max(change(first - 1, k) for k in range(first, after))
+            if away < MIN_LEVELS or edges < EDGE_SHARE * away:
+                continue
+            if change(first - 1, after) <= min(RETURNED * away, MOST_LEFT_LEVELS):
+                level = max(views[k].mean for k in range(first, after))
+                is_flash = level >= BRIGHTER_LEVELS + max(views[first - 1].mean, views[after].mean)
+                return Boundary(first, after, "flash" if is_flash else "glitch", CONFIDENCE)
+    return None
+
+
+def _is_restless(steps: Sequence[float]) -> bool:
+    """Return whether the frames of an interruption differ from one to the next as damaged ones do.
+
+    Args:
+        steps: changes into the first frame, from frame to frame, and out of the last one.
+    """
+    return max(steps[1:-1]) >= RESTLESS * max(steps[0], steps[-1])
+
+
+def _is_relit(views: Sequence[View], boundary: Boundary) -> bool:
+    """Return whether what looks like a dissolve is one scene that moves while the exposure changes.
+
+    Half way lies a picture of it that moved less; in a dissolve it is a mixture, which neither shot explains.
+    """
+    if boundary.kind != "dissolve":
+        return False
+    one, other = views[boundary.start - 1], views[min(boundary.end, len(views) - 1)]
+    if evidence.is_unexplained(one, other, RELIT_UNEXPLAINED):
+        return False
+    halfway = views[(boundary.start + boundary.end) // 2]
+    return not any(evidence.is_unexplained(*pair, HALF_UNEXPLAINED) for pair in ((one, halfway), (halfway, other)))
+
+
+def _is_pan(views: Sequence[View], boundary: Boundary) -> bool:
+    """Return whether the frames around a range are one picture that moves one way, and not two side by side."""
+    if boundary.kind not in ("push", "wipe", "zoom", "fade_black", "fade_white"):
+        return False
+    start, end = boundary.start, boundary.end
+    steps = [shift(views[k].half, views[k + 1].half) for k in range(max(0, start - 1), min(end, len(views) - 1))]
+    way = sum(step.right for step in steps)
+    if not all(step.match >= MIN_MATCH and step.right * way >= -abs(way) for step in steps):
+        return False
+    width = views[start].half.shape[1]
+    moved = abs(sum(step.right for step in steps if step.is_clear)) / width
+    if moved < (FAR_THROUGH if boundary.kind.startswith("fade") else FAR):
+        return False
+    if boundary.kind != "push" or abs(moved - 1) > PUSH_ERROR:
+        return True
+    quarter = (end - start) // 4
+    return _seam(views[start + quarter : end - quarter]) <= MAX_SEAM
+
+
+def _seam(views: Sequence[View]) -> float:
+    """Return the share of the rows, or of the columns, that step at one place: median over frames, 0 to 1."""
+    found = []
+    for view in views:
+        shares = []
+        for luma in (view.luma.astype(np.float32), view.luma.T.astype(np.float32)):
+            steps = np.abs(luma[:, 2:] - luma[:, :-2])
+            least = np.maximum(SEAM_LEVELS, SEAM_RATIO * np.median(steps, axis=1, keepdims=True))
+            shares.append(float((steps > least).mean(axis=0)[4:-4].max()))
+        found.append(max(shares))
+    return float(np.median(found))
+
+
+def moved(boundary: Boundary, frames: int) -> Boundary:
+    """Return a boundary so many frames later."""
+    return replace(boundary, start=boundary.start + frames, end=boundary.end + frames)

@@ -1,0 +1,1 @@
+"""Faces of this program within others; each folder is one of them."""

@@ -1,0 +1,1 @@
+"""From noise to latents: objectives, samplers, guidance, generation loops."""

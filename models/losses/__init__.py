@@ -1,0 +1,1 @@
+"""Losses beyond plain distances."""

@@ -1,0 +1,1 @@
+"""Where weights lie, and how much memory they take, measured and predicted."""

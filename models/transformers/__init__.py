@@ -1,0 +1,1 @@
+"""Video diffusion transformers: one file per family, listed in `table`."""

@@ -1,0 +1,1 @@
+"""Published weights: their table, how they are found, fetched and read."""

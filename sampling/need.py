@@ -1,0 +1,43 @@
+"""What sampling needs of memory, by a model's facts: predicted without weights."""
+
+from collections.abc import Sequence
+
+from models.memory.sampling_need import Need, sampling_need
+from models.text.table import TEXT_ENCODERS
+from models.vae.table import empty_vae
+from sampling.checks import Job
+from sampling.model_facts import ModelFacts
+
+
+def need_of(facts: ModelFacts, jobs: Sequence[Job], half: bool, encoder_stays: bool) -> Need:
+    """Predict what the largest of some jobs needs; it takes a second or two.
+
+    Args:
+        facts: of the model.
+        jobs: one or more.
+        half: weights and activations have 16 bits, else 32.
+        encoder_stays: the text encoder is kept beside the other parts.
+    """
+    folder, text_kind = facts.bundle, TEXT_ENCODERS[facts.family.text_encoder]
+    largest = max(jobs, key=lambda job: job.bucket.tokens)
+    return sampling_need(
+        facts.shape,
+        facts.empty,
+        empty_vae(folder.vae),
+        text_kind.empty(folder.folder),
+        largest.bucket.num_frames,
+        largest.bucket.height_px,
+        largest.bucket.width_px,
+        int(facts.hints["text_tokens"]),
+        half=half,
+        guided=any(job.guidance > 1 for job in jobs),
+        encodes=any(_encodes(job) for job in jobs),
+        encoder_stays=encoder_stays,
+        text_kind=text_kind,
+    )
+
+
+def _encodes(job: Job) -> bool:
+    """Return whether the VAE encodes pixels for a job."""
+    pixels = (job.image, job.end_image, job.video, job.steering.trajectory, *job.steering.media)
+    return job.segments > 1 or any(one is not None for one in pixels)

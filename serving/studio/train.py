@@ -1,0 +1,133 @@
+"""The tab Train: a config and an output of curate, the plan before, then training with its loss as it falls."""
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from core.errors import UserError
+from core.files import read_bounded
+from serving.studio.desk import Commands, Desk, Opened
+from serving.studio.lines import follow_run, started
+from serving.studio.places import named, overrides, readable
+from serving.studio.runs import Run
+from serving.studio.texts import Words, language_of
+
+MOST_LOG_BYTES = 64 << 20
+MOST_POINTS = 2000
+
+
+def losses_of(log: Path) -> pd.DataFrame:
+    """Return the losses of a run's log: columns step, loss, what; lines that cannot be read are passed over."""
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = read_bounded(log, MOST_LOG_BYTES).decode(errors="replace").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    for line in lines:
+        try:
+            values = json.loads(line)
+            found = {key: float(value) for key, value in values.items() if key == "loss" or key.endswith("_loss")}
+            rows += [
+                {"step": int(values["step"]), "loss": v, "what": f"{values['what']} {k}"} for k, v in found.items()
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue
+    keep = rows[:: max(1, len(rows) // MOST_POINTS)]
+    return pd.DataFrame(keep, columns=["step", "loss", "what"])
+
+
+def newest_samples(run: Path) -> Path | None:
+    """Return the contact sheet that a run wrote last; None where there is none."""
+    return max((run / "samples").glob("step-*.png"), default=None)
+
+
+def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
+    """Lay out the tab; return what is asked when it is opened."""
+    outputs, runs_folder = commands.folder / "curated", commands.folder / "runs"
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=320):
+            config = gr.Dropdown(list(commands.configs), label=i18n("config"), elem_id="train-config")
+            data = gr.Dropdown([], value=None, allow_custom_value=True, label=i18n("data"), elem_id="train-data")
+            where = gr.Textbox("", label=i18n("where"), elem_id="train-where")
+            more = gr.Textbox("", lines=3, label=i18n("more_keys"), elem_id="train-keys")
+            name = gr.Textbox("", label=i18n("run_name"), info=i18n("output_help"), elem_id="train-name", max_length=80)
+        with gr.Column(min_width=320):
+            with gr.Row():
+                plan = gr.Button(i18n("show_plan"), elem_id="train-plan", min_width=110)
+                go = gr.Button(i18n("start_train"), variant="primary", elem_id="train-go", min_width=110)
+                stop = gr.Button(i18n("stop"), variant="stop", elem_id="train-stop", min_width=90)
+            told = gr.HTML("", elem_id="train-told", padding=False)
+            lines = gr.Textbox("", lines=14, max_lines=14, label=i18n("output"), elem_id="train-lines")
+            plot = gr.LinePlot(
+                losses_of(Path()),
+                x="step",
+                y="loss",
+                color="what",
+                title=i18n("loss"),
+                elem_id="train-loss",
+                height=240,
+            )
+            samples = gr.Image(None, label=i18n("samples"), visible=False, interactive=False, elem_id="train-samples")
+
+    def words_of(which: str, source: str, rows: str, further: str) -> list[str]:
+        words = [str(commands.configs[which]), "--data", str(readable(source, (*commands.roots, outputs)))]
+        return [*words, *([f"--where={rows}"] if rows and rows.strip() else []), *overrides(further)]
+
+    def show_plan(which: str, source: str, rows: str, further: str, request: gr.Request) -> Iterator[tuple[str, str]]:
+        language = language_of(request.headers.get("accept-language"))
+        try:
+            words = ["plan", *words_of(which, source, rows, further)]
+        except UserError as error:
+            yield f'<p role="alert">{escape(str(error))}</p>', ""
+            return
+        runs = commands.runs
+        yield from started(runs, lambda: runs.start(f"plan {which}", words, commands.folder), language)
+
+    events: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
+    plan.click(show_plan, [config, data, where, more], [told, lines], **events)
+
+    def begin(
+        which: str, source: str, rows: str, further: str, called: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        language = language_of(request.headers.get("accept-language"))
+        try:
+            run_folder = named(called, runs_folder)
+            words = ["train", *words_of(which, source, rows, further), "--output", str(run_folder)]
+        except UserError as error:
+            yield f'<p role="alert">{escape(str(error))}</p>', "", gr.skip(), gr.skip()
+            return
+        runs_folder.mkdir(parents=True, exist_ok=True)
+        runs = commands.runs
+        for told_, text in started(runs, lambda: runs.start(f"train {called}", words, commands.folder), language):
+            yield told_, text, *beside(run_folder)
+
+    def beside(run_folder: Path) -> tuple[Any, Any]:
+        sheet = newest_samples(run_folder)
+        shown = gr.skip() if sheet is None else gr.update(value=desk.show(sheet), visible=True)
+        return losses_of(run_folder / "log.jsonl"), shown
+
+    go.click(begin, [config, data, where, more, name], [told, lines, plot, samples], **events)
+
+    def interrupt() -> None:
+        if commands.runs.current is not None:
+            commands.runs.current.stop()
+
+    stop.click(interrupt, None, None, queue=False, api_visibility="private")
+
+    def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        run: Run | None = commands.runs.current
+        if run is not None and run.name.startswith("train "):
+            folder = runs_folder / run.name.removeprefix("train ")
+            for told_, text in follow_run(run, language_of(request.headers.get("accept-language"))):
+                yield told_, text, *beside(folder)
+
+    def choices() -> Any:
+        found = sorted(str(one) for one in outputs.iterdir() if one.is_dir()) if outputs.is_dir() else []
+        return gr.update(choices=found)
+
+    return [Opened(choices, [data]), Opened(resume, [told, lines, plot, samples])]

@@ -1,0 +1,1 @@
+"""A stand-in for ComfyUI's interface of nodes: as much of it as its documentation promises and our nodes use."""

@@ -1,0 +1,1 @@
+"""Encoded latents and texts on disk."""

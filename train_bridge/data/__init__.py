@@ -1,0 +1,1 @@
+"""From metadata to rows, from rows to frames."""

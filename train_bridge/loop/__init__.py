@@ -1,0 +1,1 @@
+"""The training loop: workers, batches, checkpoints, what is exported at the end."""

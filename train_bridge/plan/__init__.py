@@ -1,0 +1,1 @@
+"""Which rows go into which buckets and steps, and what that will cost."""
