@@ -213,7 +213,14 @@ def slurm(tmp_path: Path, *words: str, code: int = 0) -> tuple[subprocess.Comple
     log.touch()
     stand_in(commands, "scontrol", 'printf "n1\\nn2\\nn3\\n"')
     stand_in(commands, "ray", 'echo "ray $* token=${#RAY_AUTH_TOKEN}" >> "$LOG"')
-    stand_in(commands, "srun", f'echo "srun $*" >> "$LOG"; [[ "$*" == *" selects "* ]] && exit {code}; exec sleep 600')
+    stand_in(
+        commands, "srun",
+        'echo "srun $*" >> "$LOG"\n'
+        '[[ "$*" == *" selects "* ]] || exec sleep 600\n'
+        # The run itself ends once every node was asked for: the script starts them beside it.
+        'until [ "$(grep -c " ray start " "$LOG")" -eq 3 ]; do sleep 0.05; done\n'
+        f"exit {code}",
+    )  # fmt: skip
     environment = {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "LOG": str(log), "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_ID": "41234", "SLURM_CPUS_PER_TASK": "8",
@@ -235,7 +242,8 @@ def test_slurm_starts_a_node_each_and_runs_curate_on_the_head(tmp_path: Path) ->
     assert port is not None
     assert 1024 < int(port[1]) < 65536
     assert all(f"--address=n1:{port[1]}" in line for line in started if line is not head)
-    assert log[-1].endswith(f"selects curate s3://b/raw films --output /shared/out --ray-address n1:{port[1]}")
+    (run,) = [line for line in log if " selects " in line]
+    assert run.endswith(f"selects curate s3://b/raw films --output /shared/out --ray-address n1:{port[1]}")
     assert any(line.startswith("ray status") and line.endswith("token=64") for line in log)
 
 
