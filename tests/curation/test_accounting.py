@@ -60,6 +60,7 @@ def test_the_work_of_other_threads_is_the_steps_and_counted_once() -> None:
     assert clock.take()["caption"] == pytest.approx(time.process_time() - begin, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["inline", "ray"])
 def test_a_runs_accounting_adds_up_to_what_its_processes_spent(runner: str, demo_footage: Path, tmp_path: Path) -> None:
     files = sorted(demo_footage.rglob("*.mp4"))[:2]

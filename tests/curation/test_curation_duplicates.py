@@ -334,6 +334,7 @@ def test_thousands_of_hashes_alike_and_tens_of_thousands_of_others_are_settled()
     assert (np.delete(found, np.s_[20_000:26_000]) == -1).all()
 
 
+@pytest.mark.slow
 def test_copies_are_found_though_thousands_share_their_first_picture():
     rng = np.random.default_rng(1)
     hashes = random_hashes(4500, rng)
@@ -345,6 +346,7 @@ def test_copies_are_found_though_thousands_share_their_first_picture():
     assert (np.delete(found, np.s_[4000:4500]) == -1).all()
 
 
+@pytest.mark.slow
 def test_near_embeddings_among_many_are_found_also_when_all_point_to_one_side():
     rng = np.random.default_rng(2)
     around = rng.standard_normal(64) * 1.0

@@ -107,6 +107,7 @@ def test_shards_whose_rows_come_back_are_current_again(out, capsys):
     assert "out of date" not in capsys.readouterr().out and in_shards(out) == accepted(out)
 
 
+@pytest.mark.slow
 def test_exports_follow_curate(curated, out, capsys):
     more = shutil.copy(curated / "in/light.mp4", out.parent / "more.mp4")
     for format in ("webvid", "webdataset"):

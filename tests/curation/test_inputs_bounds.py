@@ -93,6 +93,7 @@ def test_a_list_of_a_hundred_gigabytes_takes_little_memory(tmp_path):
     assert said.startswith("refused:") and "a line or row of more than 16 MB" in said, said
 
 
+@pytest.mark.slow
 def test_a_parquet_list_whose_rows_share_a_long_text_takes_little_memory(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"a")
     names = pa.DictionaryArray.from_arrays(pa.array([0] + [1] * 250, pa.int32()), ["a.mp4", "x" * 10_000_000])
@@ -190,6 +191,7 @@ def test_what_is_remembered_of_exports_is_read_with_bounds(tmp_path):
         assert read_memory(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_metadata_without_end_is_refused(tmp_path):
     code = "import sys; from core.errors import UserError; from train_bridge.data.formats import read_listing\n"
     code += "from pathlib import Path\ntry:\n    read_listing(Path('/dev/zero'), None, [])\n"

@@ -154,6 +154,7 @@ def test_a_bucket_gives_the_table_of_local_files_and_no_secret(
     assert changed == {"a.mp4"}
 
 
+@pytest.mark.slow
 def test_a_network_that_breaks_changes_nothing(
     s3_address: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

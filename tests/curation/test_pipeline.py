@@ -101,6 +101,7 @@ def test_every_clip_has_four_previews(demo_out: Path) -> None:
         assert len(found) == expected or row["num_frames"] < 48, row["source_path"]
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_output(few: Path, few_out: Path, tmp_path: Path, ray_here: None) -> None:
     curate(few, out=tmp_path / "out", runner="ray")
     assert_same_output(few_out, tmp_path / "out")
@@ -207,11 +208,12 @@ def test_failed_sources_are_tried_again_on_request_only(few: Path, tmp_path: Pat
     ("rules", "accepted"),
     [
         (["rules.motion.min=5"], "fewer"),
-        (
+        pytest.param(
             ["rules.sharpness.min=0.5", "rules.motion.min=0", "rules.frozen=false"],
             "more, some never seen by the OCR step",
+            marks=pytest.mark.slow,
         ),
-        (["rules.brightness.min=0.5", "rules.sharpness=false"], "others"),
+        pytest.param(["rules.brightness.min=0.5", "rules.sharpness=false"], "others", marks=pytest.mark.slow),
     ],
 )
 def test_select_then_curate_equals_a_fresh_run(

@@ -96,6 +96,7 @@ def test_no_cluster_is_said_at_once() -> None:
         start_ray("127.0.0.1:1")
 
 
+@pytest.mark.slow
 def test_five_pools_run_on_two_cpus(demo_footage: Path, tmp_path: Path, ray_here: None) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()
@@ -155,6 +156,7 @@ class Behind(Sharpness):
         return score
 
 
+@pytest.mark.slow
 def test_no_step_runs_far_ahead_of_the_next(tmp_path: Path, ray_here: None) -> None:
     """A kill must not cost hours of analysis whose clips all wait for a slow model."""
     sources = tmp_path / "in"

@@ -464,6 +464,7 @@ def folded_by_row(rows):
     return {one["clip_id"]: {k: v for k, v in one.items() if k not in PART_COLUMNS} for one in entered}, stay
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(part_rows(), st.integers(1, 4), st.integers(1, 4))
 def test_parts_are_folded_by_column_as_by_row(rows, count, at_once):
@@ -546,6 +547,7 @@ def prepare(out):
     put(out, c[0], d[1], a[1], c[1] + a[0], [update], d[0][:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", [True, False], ids=["one step", "two renames"])
 def test_a_crash_at_any_instant_of_folding_changes_nothing(tmp_path, exchange):
     undisturbed = tmp_path / "undisturbed"

@@ -183,6 +183,7 @@ def test_samples_of_the_kind_are_nearer_than_noise(evaluation, reference, tmp_pa
     assert max(map(len, told.splitlines())) <= 140
 
 
+@pytest.mark.slow
 def test_going_on_measures_nothing_twice_and_what_has_changed_is_measured_again(reference, tmp_path):
     folder = write_samples(tmp_path / "s", {"one": landscape(1), "two": landscape(40)})
     assert evaluate(folder, "--reference", reference) == 0
@@ -215,6 +216,7 @@ def test_of_very_many_training_clips_a_draw_is_measured_again_and_the_numbers_sa
     assert found["nearest"][0]["by_pictures"]["clip_id"] in drawn
 
 
+@pytest.mark.slow
 def test_hashes_in_the_reference_are_used_and_without_hashes_and_files_no_neighbours_are_told(samples, tmp_path):
     films = tmp_path / "films"
     films.mkdir()
@@ -244,6 +246,7 @@ def test_without_a_reference_samples_are_described(tmp_path, capsys):
     assert "training" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_pictures_are_set_beside_pictures(reference, tmp_path, capsys):
     made = tmp_path / "made"
     made.mkdir()
@@ -265,6 +268,7 @@ def test_pictures_are_set_beside_pictures(reference, tmp_path, capsys):
     assert "no image of it is accepted" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_clip_judges_prompts_and_neighbours_where_the_recipe_has_it(tmp_path):
     clip = {"model": str(build_tiny_clip(tmp_path / "clip")), "device": "cpu"}
     operators = {"brightness": {}, "embedding": {"clip": clip}, "caption_alignment": {"clip": clip, "min_score": -1.0}}

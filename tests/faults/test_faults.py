@@ -68,7 +68,7 @@ def run(footage: Path, out: Path, recipe: tuple[Recipe, Any], runner: Runner) ->
     return curate(find_sources([str(footage)]), out, recipe[0], recipe[1], runner)
 
 
-@pytest.fixture(params=["inline", "ray"])
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "inline":
         return InlineRunner()
@@ -103,6 +103,7 @@ def test_a_source_that_takes_its_decoder_with_it_fails_alone(
     assert outcome.tally.problems == []
 
 
+@pytest.mark.slow
 def test_what_is_alive_but_takes_too_long_is_given_up(footage: Path, tmp_path: Path) -> None:
     recipe, captioner = recipe_of(kind=Brightness, limits={"task_s": 1e-9, "silence_s": 60.0})
     curate(find_sources([str(footage)]), tmp_path, recipe, captioner, InlineRunner())
@@ -114,6 +115,7 @@ def test_what_is_alive_but_takes_too_long_is_given_up(footage: Path, tmp_path: P
 # -- models that die
 
 
+@pytest.mark.slow
 def test_a_model_that_dies_starts_again_and_nothing_is_lost(footage: Path, tmp_path: Path, ray_here: None) -> None:
     (tmp_path / "marks").mkdir()
     recipe = recipe_of(kind=Dies, marks=str(tmp_path / "marks"), deaths=2)
@@ -123,6 +125,7 @@ def test_a_model_that_dies_starts_again_and_nothing_is_lost(footage: Path, tmp_p
     assert_same_output(tmp_path / "out", tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_a_model_that_always_dies_ends_the_run_which_can_go_on(footage: Path, tmp_path: Path, ray_here: None) -> None:
     (tmp_path / "marks").mkdir()
     recipe = recipe_of(kind=Dies, marks=str(tmp_path / "marks"), deaths=4)
@@ -198,6 +201,7 @@ def test_media_tasks_are_tried_again_without_giving_a_result_twice(
         list(process.run(lambda seconds: None, "probe"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner_name", ["inline", "ray"])
 def test_a_storage_that_takes_no_more_ends_the_run_which_can_go_on(
     footage: Path, tmp_path: Path, runner_name: str

@@ -114,6 +114,7 @@ def test_an_output_of_an_earlier_version_is_neither_refused_nor_done_again(
     assert internal_json(old) == internal_json(out)
 
 
+@pytest.mark.slow
 def test_an_output_of_an_earlier_version_takes_new_sources(out: Path, tmp_path: Path) -> None:
     old = as_of_an_earlier_version(out, tmp_path / "old")
     curate(write_clicks(tmp_path / "new.mp4", "libopus"), out=old)

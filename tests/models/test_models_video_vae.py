@@ -279,6 +279,7 @@ def test_kl_is_that_of_two_gaussians(mean: float, logvar: float) -> None:
     torch.testing.assert_close(kl_divergence(means, logvars), exact.flatten(1).mean(1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_wrapper_trains() -> None:
     torch.manual_seed(0)
     network = TrainableVAE(build_vae({**SMALL, "block_out_channels": (8, 8, 16, 16)}), checkpointing=True)

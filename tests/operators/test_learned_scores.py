@@ -113,12 +113,14 @@ def test_one_of_two_copies_is_kept_and_the_other_names_it(inline: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_output(
     footage: Path, recipe_file: Path, inline: Path, tmp_path: Path, ray_here: None
 ) -> None:
     assert_same_output(inline, curated(footage, recipe_file, tmp_path / "out", "ray"))
 
 
+@pytest.mark.slow
 def test_a_better_member_changes_the_verdict_of_an_earlier_one(
     footage: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +258,7 @@ class Choosy:
         return write
 
 
+@pytest.mark.slow
 def test_where_the_best_copy_finds_no_caption_the_next_best_is_kept(
     footage: Path, recipe_file: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_the_search_box_orders_by_nearness_and_goes_with_the_filters(server: Ser
     assert server.client.get("/api/clips", params={"like": "/etc/passwd"}).json()["total"] == 0, "no file is opened"
 
 
+@pytest.mark.slow
 def test_a_word_shows_at_once_and_the_table_follows_at_the_end(tmp_path: Path) -> None:
     out = made_up(tmp_path)
     server = review(out)

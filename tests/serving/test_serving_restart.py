@@ -17,6 +17,7 @@ def pipeline(tmp_path_factory) -> Path:
     return write_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_job_does_all_jobs_after_its_restart(pipeline, tmp_path):
     folder = tmp_path / "data"
     server = serve([str(pipeline)], folder)
@@ -37,6 +38,7 @@ def test_a_server_killed_in_mid_job_does_all_jobs_after_its_restart(pipeline, tm
     assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_token_is_asked_for_and_two_servers_do_not_share_a_folder(pipeline, tmp_path, capsys):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     server = serve([str(pipeline)], tmp_path / "data", "--token-file", str(tmp_path / "token"), token=TOKEN)
@@ -49,6 +51,7 @@ def test_a_token_is_asked_for_and_two_servers_do_not_share_a_folder(pipeline, tm
     server.stop()
 
 
+@pytest.mark.slow
 def test_easyanimates_own_routes_answer_with_its_fields(pipeline, tmp_path):
     import base64
 

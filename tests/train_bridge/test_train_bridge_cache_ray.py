@@ -91,6 +91,7 @@ def test_the_steps_of_the_graph_by_hand(tmp_path: Path) -> None:
     assert read["data"][0].as_buffer().size == 2 * 5 * 16 * 32 * 3
 
 
+@pytest.mark.slow
 def test_ray_leaves_the_cache_that_a_loop_leaves_also_when_an_encoder_dies(tmp_path: Path, ray_here: None) -> None:
     import ray
 

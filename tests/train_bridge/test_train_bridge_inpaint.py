@@ -244,6 +244,7 @@ def test_a_run_leaves_pictures_of_masks_and_a_pipeline_that_diffusers_runs(parts
     assert np.isfinite(made).all()
 
 
+@pytest.mark.slow
 def test_going_on_equals_never_having_stopped_and_the_cache_equals_the_video(parts: Path, tmp_path: Path) -> None:
     cache = f"train.cache={tmp_path / 'cache'}"
     whole = train(parts, tmp_path / "whole", "train.steps=3", cache)
@@ -279,6 +280,7 @@ def test_a_widened_model_predicts_what_it_did_and_learns_to_look(parts: Path, tm
     assert bool((trained.proj.weight[:, 16:] != 0).any())
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_on_an_inpaint_model_and_leaves_it_alone(parts: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     train(parts, base, "train.steps=1")
@@ -293,6 +295,7 @@ def test_an_adapter_is_trained_on_an_inpaint_model_and_leaves_it_alone(parts: Pa
     assert json.loads((run / "model" / "model_index.json").read_text())["_class_name"] == "EasyAnimateInpaintPipeline"
 
 
+@pytest.mark.slow
 def test_images_are_conditioned_too(parts: Path, tmp_path: Path) -> None:
     metadata = write_clips(tmp_path / "data", CLIPS)
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(tmp_path / "data" / "night.png")

@@ -40,6 +40,7 @@ def lora_run(parts: Path, out: Path, cache: Path, *words: str) -> list[float]:
     return [line["transformer"] for line in lines if line["what"] == "train"]
 
 
+@pytest.mark.slow
 def test_a_run_with_its_base_elsewhere_has_the_same_losses(parts: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     plain = lora_run(parts, tmp_path / "plain", cache)

@@ -214,6 +214,7 @@ def test_a_run_goes_on_with_its_own_config_only(
     assert "4 encoded" not in capsys.readouterr().out  # the cache was there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "shift"), [([], 2.0), (["objective.shift=4"], 4.0)])
 def test_training_samples_and_export_have_one_shift(
     parts: Path,
@@ -253,6 +254,7 @@ def test_training_samples_and_export_have_one_shift(
         assert "objective.shift=2.0, this one asks for 7.0" in said(capsys, *arguments, "train.steps=2")
 
 
+@pytest.mark.slow
 def test_training_straight_from_video_equals_training_from_the_cache(parts: Path, tmp_path: Path) -> None:
     found = []
     for name, cache in (("cached", str(tmp_path / "cache")), ("direct", "none")):
@@ -266,6 +268,7 @@ def test_training_straight_from_video_equals_training_from_the_cache(parts: Path
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_images_and_videos_train_together(parts: Path, tmp_path: Path) -> None:
     from PIL import Image
 
