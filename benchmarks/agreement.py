@@ -156,7 +156,7 @@ def slow_scores(store: SampleStore, span: Span) -> dict[str, float | None]:
         return {}
     motion = None
     if pairs is not None:
-        motion = score_motion(pairs, slow_flow, True)["motion"]
+        motion = score_motion(pairs, slow_flow, paired=True)["motion"]
     return {
         "motion": motion,
         "sharpness": float(np.mean([laplacian_variance(gray) for gray in grid.pixels])),

@@ -183,7 +183,7 @@ def read_truth(path: Path) -> dict[str, CutTruth]:
     }
 
 
-def compare(videos: Path, truth: dict[str, CutTruth], show_errors: bool) -> dict[str, CutScore]:
+def compare(videos: Path, truth: dict[str, CutTruth], *, show_errors: bool) -> dict[str, CutScore]:
     """Print the table; return the scores by detector."""
     totals = dict.fromkeys(DETECTORS, CutScore())
     spent_s = dict.fromkeys(DETECTORS, 0.0)
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--errors", action="store_true", help="list what each detector got wrong")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    totals = compare(args.videos, read_truth(args.truth), args.errors)
+    totals = compare(args.videos, read_truth(args.truth), show_errors=args.errors)
     if args.truth == marks and totals["Fused"].f1 < LEAST_F1:
         raise SystemExit(f"Fused: F1 {totals['Fused'].f1:.3f}, target {LEAST_F1}")
 

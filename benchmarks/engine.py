@@ -73,6 +73,7 @@ def curated(
     cores: Sequence[int],
     out: Path,
     changes: Sequence[str] = (),
+    *,
     with_memory: bool = False,
 ) -> Run:
     """Curate files on some cores, with changes to the default recipe."""

@@ -43,6 +43,7 @@ def measured(
     log: Path,
     cores: Collection[int] | None = None,
     env: Mapping[str, str] | None = None,
+    *,
     with_memory: bool = False,
 ) -> Cost:
     """Run a command to its end and give what it cost.

@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
@@ -189,7 +190,7 @@ def cost_of(action: Callable[[], object]) -> Cost:
     return Cost(time.perf_counter() - begin_s, time.process_time() - begin_cpu_s)
 
 
-def prepare(out: Path, count: int, has_previews: bool) -> tuple[list[Source], float]:
+def prepare(out: Path, count: int, *, has_previews: bool) -> tuple[list[Source], float]:
     """Make up an output; return its sources, and how many GB its table has in memory."""
     recipe, _ = load_recipe(CONFIGS / "default.yaml", [], TABLES)
     sources = write_output(out, recipe, count)
@@ -204,7 +205,7 @@ def measure(out: Path, count: int, sources: list[Source], table_gb: float, round
     recipe, captioner = load_recipe(CONFIGS / "default.yaml", [], TABLES)
     stricter, _ = load_recipe(CONFIGS / "default.yaml", [STRICTER], TABLES)
     files = len(os.listdir(out / "train"))
-    work = plan_work(out, recipe, captioner, sources, Unfinished({}), False)
+    work = plan_work(out, recipe, captioner, sources, Unfinished({}), retry_failed=False)
     assert not work.sources and not work.clips, "there is nothing to do"
     select(out, stricter)
     moved = files - len(os.listdir(out / "train"))
@@ -216,7 +217,7 @@ def measure(out: Path, count: int, sources: list[Source], table_gb: float, round
         "select, back": lambda: select(out, recipe),
         "export": lambda: export(out, "internal"),
         "report": lambda: write_report(out, recipe),
-        "plan a run": lambda: plan_work(out, recipe, captioner, sources, Unfinished({}), False),
+        "plan a run": lambda: plan_work(out, recipe, captioner, sources, Unfinished({}), retry_failed=False),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for _ in range(rounds):
@@ -277,7 +278,7 @@ def main() -> int:
     for count in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out"
-            sources, table_gb = apart(prepare, out, count, options.previews)
+            sources, table_gb = apart(partial(prepare, has_previews=options.previews), out, count)
             rounds = min(options.rounds, MOST_ROUNDS.get(count, options.rounds))
             sizes[count] = apart(measure, out, count, sources, table_gb, rounds)
         print(in_words(sizes[count]), flush=True)

@@ -207,7 +207,7 @@ def _looked_at(reply: Reply, prompt: Prompt, asking: Asking) -> tuple[str, str]:
         return clean_text(said, most), "too_long"
     said = clean_text(said)
     text = mended(said) if asking.mend else said.strip()
-    return text, check(text, prompt.language, prompt.instructions, reply.is_truncated, asking.unchecked)
+    return text, check(text, prompt.language, prompt.instructions, asking.unchecked, is_truncated=reply.is_truncated)
 
 
 def _request(asking: Asking, row: Row, prompt: str, frames: Frames | None) -> Request:

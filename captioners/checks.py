@@ -126,8 +126,9 @@ def check(
     text: str | None,
     language: str | None = None,
     instructions: str = "",
-    is_truncated: bool = False,
     unchecked: tuple[str, ...] = (),
+    *,
+    is_truncated: bool = False,
 ) -> str:
     """Return `ok`, or the first of `STATUSES` that is wrong with a caption.
 

@@ -53,7 +53,7 @@ class InvalidReply(Exception):
 class _Trouble(Exception):
     """One try came to nothing; `counts`: it may be the request's fault."""
 
-    def __init__(self, message: str, counts: bool = False, pause_s: float = 0.0):
+    def __init__(self, message: str, pause_s: float = 0.0, *, counts: bool = False):
         super().__init__(message)
         self.counts, self.pause_s = counts, pause_s
 
@@ -172,7 +172,7 @@ class Connection:
                 f"the key in {self._key_variable}" if self._key else f"no key was sent: {self._key_variable} is not set"
             )
             raise self._ended(f"{said} ({key})" if status in (401, 403) else said)
-        raise _Trouble(said, status not in WAITS, _pause_s(retry_after))
+        raise _Trouble(said, _pause_s(retry_after), counts=status not in WAITS)
 
     def _given_up(self, message: str) -> Exception:
         with self._lock:

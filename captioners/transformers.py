@@ -110,7 +110,7 @@ def load_ask(folder: Path, device: str = "auto", dtype: str = "auto") -> Ask:
 
     def ask(request: Request) -> Reply:
         try:
-            inputs = model_inputs(processor, request, takes_video).to(device, dtype=model.dtype)
+            inputs = model_inputs(processor, request, takes_video=takes_video).to(device, dtype=model.dtype)
         except ValueError as error:  # such as a picture 200 times as wide as high
             raise AskFailed(f"the model's processor refuses the clip: {one_line(error)}") from None
         how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -134,7 +134,7 @@ def load_ask(folder: Path, device: str = "auto", dtype: str = "auto") -> Ask:
     return ask
 
 
-def model_inputs(processor: Any, request: Request, takes_video: bool) -> Any:
+def model_inputs(processor: Any, request: Request, *, takes_video: bool) -> Any:
     """Turn a request into a model's tensors, by its own chat template and preprocessing.
 
     Several frames are one video with its times where the processor takes videos, else pictures, each after its time.
@@ -142,7 +142,7 @@ def model_inputs(processor: Any, request: Request, takes_video: bool) -> Any:
     Raises:
         ValueError: the processor refuses the pictures.
     """
-    content, how = _pictures(request.frames, takes_video) if request.frames is not None else ([], {})
+    content, how = _pictures(request.frames, takes_video=takes_video) if request.frames is not None else ([], {})
     content.append({"type": "text", "text": request.prompt})
     return processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -154,7 +154,7 @@ def model_inputs(processor: Any, request: Request, takes_video: bool) -> Any:
     )
 
 
-def _pictures(frames: Frames, takes_video: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _pictures(frames: Frames, *, takes_video: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if len(frames) > 1 and takes_video:
         return [{"type": "video", "video": frames.pixels}], {
             "do_sample_frames": False,

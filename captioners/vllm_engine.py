@@ -183,7 +183,13 @@ class _Running:
 
         frames = request.frames
         is_video = frames is not None and len(frames) > 1 and self._takes_video
-        parts = [] if frames is None else video_parts(frames, self._reads_times) if is_video else image_parts(frames)
+        parts = (
+            []
+            if frames is None
+            else video_parts(frames, reads_times=self._reads_times)
+            if is_video
+            else image_parts(frames)
+        )
         content = [*parts, {"type": "text", "text": request.prompt}]
         how = ChatParams(chat_template_kwargs={"add_generation_prompt": True} | self._template)
         _, prompt = await self._engine.renderer.render_messages_async([{"role": "user", "content": content}], how)
@@ -203,7 +209,7 @@ class _Running:
         self._watcher.wait()
 
 
-def video_parts(frames: Frames, reads_times: bool) -> list[dict[str, Any]]:
+def video_parts(frames: Frames, *, reads_times: bool) -> list[dict[str, Any]]:
     """Return the parts of a message that stand for a video, with its times where the model has no other way to know."""
     parts: list[dict[str, Any]] = [{"type": "video_url", "video_url": None, "uuid": "frames"}]
     if not reads_times:

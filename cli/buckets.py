@@ -22,7 +22,7 @@ CLEAN_HELP = "list or remove what dead runs and earlier pushes left"
 
 
 @contextmanager
-def output_at(name: str, leaves_out: str, puts_back: bool = False) -> Iterator[Path]:
+def output_at(name: str, leaves_out: str, *, puts_back: bool = False) -> Iterator[Path]:
     """Have an output as a local folder while the block runs: itself, or a copy of what lies in a bucket.
 
     Args:

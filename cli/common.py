@@ -98,7 +98,7 @@ def runner_of(parsed: argparse.Namespace) -> Runner:
     return RayRunner(parsed.ray_address)
 
 
-def print_outcome(out: Path, recipe: Recipe, outcome: Outcome, as_json: bool = False) -> int:
+def print_outcome(out: Path, recipe: Recipe, outcome: Outcome, *, as_json: bool = False) -> int:
     """Print what a run of `curate` has left; return the exit code."""
     if as_json:
         values = asdict(outcome.summary) | {"problems": list(outcome.tally.problems)}

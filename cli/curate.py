@@ -49,7 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
             port = stack.enter_context(serving_metrics(parsed.metrics_port, metrics))
             print(f"metrics at http://{HOST}:{port}/metrics", file=sys.stderr)
         outcome = curate(
-            found.sources, out, recipe, captioner, runner, parsed.retry_failed,
+            found.sources, out, recipe, captioner, runner, retry_failed=parsed.retry_failed,
             whole_process=True, passed_over=found.passed_over, watch=metrics.watch,
         )  # fmt: skip
-    return print_outcome(out, recipe, outcome, parsed.json)
+    return print_outcome(out, recipe, outcome, as_json=parsed.json)

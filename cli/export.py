@@ -38,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
     with output_at(parsed.output, "previews", puts_back=True) as out:
         need_table(out)
         with output_lock_if_free(out):
-            result = export(out, parsed.format, parsed.absolute, kind=parsed.type, chosen=chosen)
+            result = export(out, parsed.format, absolute=parsed.absolute, kind=parsed.type, chosen=chosen)
     if parsed.json:
         print_json(dataclasses.asdict(result))
         return 0

@@ -62,7 +62,7 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {printable(without_secrets(message), LONGEST_ERROR)}; see {self.prog} --help\n")
 
 
-def add_runner(parser: argparse.ArgumentParser, with_auto: bool = False) -> None:
+def add_runner(parser: argparse.ArgumentParser, *, with_auto: bool = False) -> None:
     """Add the options that say where the steps run; `with_auto`: also that the amount of footage may decide."""
     choices: tuple[str, ...] = ("ray", "inline")
     words = "inline: a plain loop without Ray"

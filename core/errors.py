@@ -2,7 +2,8 @@
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from core.sanitize import printable, without_secrets
 
@@ -72,14 +73,14 @@ class OutputError(RunError):
         is_transient: it may well take the same write in a moment.
     """
 
-    def __init__(self, message: str, is_transient: bool = False):
+    def __init__(self, message: str, *, is_transient: bool = False):
         """Keep one line of text and whether to try again."""
         super().__init__(message)
         self.is_transient = is_transient
 
-    def __reduce__(self) -> tuple[type["OutputError"], tuple[str, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., "OutputError"], tuple[str]]:
         """Let it survive the way between processes."""
-        return type(self), (str(self), self.is_transient)
+        return partial(type(self), is_transient=self.is_transient), (str(self),)
 
 
 class MediaError(Exception):
@@ -92,7 +93,7 @@ class MediaError(Exception):
     """
 
     def __init__(
-        self, message: str, time_s: float | None = None, is_transient: bool = False, end_s: float | None = None
+        self, message: str, time_s: float | None = None, end_s: float | None = None, *, is_transient: bool = False
     ):
         """Keep one line of text, the stretch that cannot be read, and whether to try again."""
         super().__init__(printable(without_secrets(" ".join(message.split()))))
@@ -100,9 +101,10 @@ class MediaError(Exception):
         self.is_transient = is_transient
         self.end_s = end_s
 
-    def __reduce__(self) -> tuple[type["MediaError"], tuple[str, float | None, bool, float | None]]:
+    def __reduce__(self) -> tuple[Callable[..., "MediaError"], tuple[str, float | None]]:
         """Let all of it survive the way between processes."""
-        return type(self), (str(self), self.time_s, self.is_transient, self.end_s)
+        make = partial(type(self), end_s=self.end_s, is_transient=self.is_transient)
+        return make, (str(self), self.time_s)
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

@@ -94,7 +94,9 @@ def writing(path: Path) -> Iterator[None]:
             raise OutputError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {fix}") from None
         if error.errno in STORAGE_FAILED:
             fix = "fix the storage, and run the same command to resume"
-            raise OutputError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {fix}", True) from None
+            raise OutputError(
+                f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {fix}", is_transient=True
+            ) from None
         raise
 
 
@@ -132,7 +134,7 @@ def sync_tree(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, to_disk: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, *, to_disk: bool = True) -> Iterator[Path]:
     """Yield a temporary file name that becomes `path` when the block ends well.
 
     Args:
@@ -163,9 +165,9 @@ def atomic_path(path: Path, to_disk: bool = True) -> Iterator[Path]:
             sync_file(path.parent)
 
 
-def atomic_write(path: Path, content: bytes | str, to_disk: bool = True) -> None:
+def atomic_write(path: Path, content: bytes | str, *, to_disk: bool = True) -> None:
     """Write a whole file at once, as `atomic_path` does; text goes out as UTF-8 with its line ends untouched."""
-    with atomic_path(path, to_disk) as temporary:
+    with atomic_path(path, to_disk=to_disk) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -270,7 +272,7 @@ def remove_leftovers(folder: Path, older_than_s: float = 24 * 3600.0) -> int:
         path = os.path.join(folder, name)
         with contextlib.suppress(FileNotFoundError):  # its owner may be finishing just now
             state = os.lstat(path)
-            if not _is_left(int(found["pid"]), found["host"] == HOST, state.st_mtime, older_than_s):
+            if not _is_left(int(found["pid"]), state.st_mtime, older_than_s, is_here=found["host"] == HOST):
                 continue
             if stat.S_ISDIR(state.st_mode):
                 shutil.rmtree(path, ignore_errors=True)
@@ -280,7 +282,7 @@ def remove_leftovers(folder: Path, older_than_s: float = 24 * 3600.0) -> int:
     return count
 
 
-def _is_left(pid: int, is_here: bool, changed_s: float, older_than_s: float) -> bool:
+def _is_left(pid: int, changed_s: float, older_than_s: float, *, is_here: bool) -> bool:
     """Return whether a temporary file's writer is dead: none has its number, or who has it began only afterwards."""
     if not is_here:
         return older_than_s <= 0 or time.time() - changed_s >= older_than_s

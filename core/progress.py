@@ -97,7 +97,7 @@ class Display:
         self._shown = self._begin if not self._live else 0.0
         self._lock = threading.Lock()
 
-    def show(self, tally: Tally, final: bool = False) -> None:
+    def show(self, tally: Tally, *, final: bool = False) -> None:
         """Show the tally if it is time to."""
         if self._watch is not None:
             self._watch(tally)

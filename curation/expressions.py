@@ -88,7 +88,7 @@ class Expression:
         return pa.repeat(data, len(table)) if isinstance(data, pa.Scalar) else data
 
 
-def parse(text: str, what: str, quotas: bool = False) -> Expression:
+def parse(text: str, what: str, *, quotas: bool = False) -> Expression:
     """Read an expression.
 
     Args:

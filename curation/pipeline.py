@@ -73,10 +73,11 @@ def curate(
     recipe: Recipe,
     captioner: Captioner,
     runner: Runner,
-    retry_failed: bool = False,
-    whole_process: bool = False,
     passed_over: PassedOver | None = None,
     watch: Callable[[Tally], None] | None = None,
+    *,
+    retry_failed: bool = False,
+    whole_process: bool = False,
 ) -> Outcome:
     """Bring an output up to date with its sources and its recipe; does only what is missing.
 
@@ -111,7 +112,7 @@ def curate(
         left = fold(out, writers)
         follow_rules(out, recipe)
         forget_opened_folders(out, recipe)
-        work = plan_work(out, recipe, captioner, sources, left, retry_failed)
+        work = plan_work(out, recipe, captioner, sources, left, retry_failed=retry_failed)
         drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
         if work.sources or work.clips:
             owe(out, [RUN])
@@ -199,7 +200,7 @@ def _score_then_finish(flow: _Flow, work: Work) -> _Done:
 def _accepted_work(flow: _Flow) -> Work:
     """Find what clips of a judged table still need; their sources were analysed before."""
     out, recipe = Path(flow.plan.out), flow.plan.recipe
-    return replace(plan_work(out, recipe, flow.captioner, flow.sources, Unfinished({}), False), sources=[])
+    return replace(plan_work(out, recipe, flow.captioner, flow.sources, Unfinished({}), retry_failed=False), sources=[])
 
 
 def _rows_of(plan: Plan, work: Work) -> list[Row]:

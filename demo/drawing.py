@@ -173,7 +173,7 @@ def crossfade(a: Iterable[np.ndarray], b: Iterable[np.ndarray], num_frames: int)
         yield cv2.addWeighted(first, 1 - share, second, share, 0)
 
 
-def fade(frames: Iterable[np.ndarray], num_frames: int, out: bool) -> Iterator[np.ndarray]:
+def fade(frames: Iterable[np.ndarray], num_frames: int, *, out: bool) -> Iterator[np.ndarray]:
     """Fade to black (`out`) or from black over `num_frames`; the black itself is not among them."""
     for i, frame in enumerate(frames):
         light = (num_frames - i if out else i + 1) / (num_frames + 1)

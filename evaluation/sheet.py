@@ -40,7 +40,7 @@ def write_sheet(nearest: Sequence[Nearest], samples: Path, reference: Path, path
     for place, (one, clip) in enumerate(pairs):
         top = GAP_PX + place * row_px
         _write(sheet, GAP_PX, top, half_px, f"{one.sample}: {one.prompt or 'no prompt'}", is_marked=False)
-        _write(sheet, half_px + 2 * GAP_PX, top, half_px, _told(one, clip), one.is_likely_copy)
+        _write(sheet, half_px + 2 * GAP_PX, top, half_px, _told(one, clip), is_marked=one.is_likely_copy)
         _show(sheet, GAP_PX, top + TEXT_PX + GAP_PX, samples, one.sample_id)
         _show(sheet, half_px + 2 * GAP_PX, top + TEXT_PX + GAP_PX, reference, clip.clip_id)
     with atomic_path(path) as temporary:
@@ -54,7 +54,7 @@ def _told(one: Nearest, clip: Neighbour) -> str:
     return f"{'likely copy, ' if one.is_likely_copy else ''}{likeness}: {clip.source_path}"
 
 
-def _write(sheet: Image.Image, left: int, top: int, width: int, text: str, is_marked: bool) -> None:
+def _write(sheet: Image.Image, left: int, top: int, width: int, text: str, *, is_marked: bool) -> None:
     fonts = fonts_of(TEXT_PX)
     text = printable(text, 200)
     while fonts.length(text) > width:

@@ -160,14 +160,14 @@ def _full_gray(frame: VideoFrame) -> VideoFrame:
         codes = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     else:
         stored = np.asarray(frame.reformat(format="gray", threads=1).to_ndarray(), np.uint8)
-        codes = np.asarray(cv2.LUT(stored, luma_table(8, False)), np.uint8) if limited else stored
+        codes = np.asarray(cv2.LUT(stored, luma_table(8, full_range=False)), np.uint8) if limited else stored
     made = tag_as(VideoFrame.from_ndarray(codes, format="gray"), frame)
     made.color_range = FULL_RANGE
     return made
 
 
 @lru_cache(8)
-def luma_table(bits: int, full_range: bool) -> np.ndarray:
+def luma_table(bits: int, *, full_range: bool) -> np.ndarray:
     """Return uint8 (2^bits,): the full-range luma, 0..255, of each code."""
     codes = np.arange(1 << bits, dtype=np.float64)
     share = codes / ((1 << bits) - 1) if full_range else (codes / (1 << bits - 8) - 16) / 219
@@ -175,7 +175,7 @@ def luma_table(bits: int, full_range: bool) -> np.ndarray:
 
 
 @lru_cache(8)
-def chroma_table(bits: int, full_range: bool) -> np.ndarray:
+def chroma_table(bits: int, *, full_range: bool) -> np.ndarray:
     """Return uint8 (2^bits,): the full-range chroma, 128 = grey, of each code."""
     codes = np.arange(1 << bits, dtype=np.float64) / (1 << bits - 8) - 128
     share = codes / (255 if full_range else 224)

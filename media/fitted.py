@@ -89,13 +89,13 @@ def read_fitted(asked: FrameRequest, beat: Heartbeat = no_heartbeat) -> np.ndarr
         MediaError: the file cannot be read, or ends before the span does.
     """
     if asked.kind == "image":
-        return _resized(read_image(asked.path, MAX_IMAGE_PIXELS), asked, asked.letterbox)[None]
+        return _resized(read_image(asked.path, MAX_IMAGE_PIXELS), asked, letterbox=asked.letterbox)[None]
     source = _source(asked.path, beat)
     facts = source.facts
     times_s = _wanted_times(asked, source)
     seek = asked.start_s is not None or asked.taken is not None
-    start_pts, end_pts = source.stretch(times_s[0], times_s[-1], seek)
-    size = _size(facts.width_px, facts.height_px, asked, asked.letterbox)
+    start_pts, end_pts = source.stretch(times_s[0], times_s[-1], seek=seek)
+    size = _size(facts.width_px, facts.height_px, asked, letterbox=asked.letterbox)
     whole = np.zeros((asked.num_frames, asked.height_px, asked.width_px, 3), np.uint8)
     frames = _within(whole, size)
     done, last = 0, None
@@ -126,7 +126,7 @@ def contain_size(width_px: int, height_px: int, box: Box) -> tuple[int, int]:
     return min(box.width_px, max(1, width)), min(box.height_px, max(1, height))
 
 
-def _size(width_px: int, height_px: int, box: Box, letterbox: bool) -> tuple[int, int]:
+def _size(width_px: int, height_px: int, box: Box, *, letterbox: bool) -> tuple[int, int]:
     return (contain_size if letterbox else cover_size)(width_px, height_px, box)
 
 
@@ -138,10 +138,10 @@ def _within(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return frames[:, top : top + inner_height, left : left + inner_width]
 
 
-def _resized(pixels: np.ndarray, box: Box, letterbox: bool) -> np.ndarray:
+def _resized(pixels: np.ndarray, box: Box, *, letterbox: bool) -> np.ndarray:
     """Return one picture (H, W, 3) of the box's size."""
     height, width = pixels.shape[:2]
-    size = _size(width, height, box, letterbox)
+    size = _size(width, height, box, letterbox=letterbox)
     if size != (width, height):
         shrinks = size[0] * size[1] < width * height
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
@@ -179,7 +179,7 @@ class _Source:
     times_s: np.ndarray
     end_s: float
 
-    def stretch(self, first_s: float, last_s: float, seek: bool) -> tuple[int | None, int | None]:
+    def stretch(self, first_s: float, last_s: float, *, seek: bool) -> tuple[int | None, int | None]:
         """Return the pts from which on, and before which, the frames shown from `first_s` to `last_s` lie."""
         if not len(self.pts):
             return None, None

@@ -94,8 +94,8 @@ class PlanarFrame:
             sdr = self._sdr(width, height, cv2.INTER_LINEAR)
             return coarse_of(sdr, self.index, self.time_s, self.duration_s)
         turn, mirrored = self.facts.rotation_deg, self.facts.is_mirrored
-        luma = planes.gray(self.frame, width, height, turn, cv2.INTER_LINEAR, mirrored)
-        chroma = planes.chroma(self.frame, width // 2, height // 2, turn, mirrored)
+        luma = planes.gray(self.frame, width, height, turn, cv2.INTER_LINEAR, is_mirrored=mirrored)
+        chroma = planes.chroma(self.frame, width // 2, height // 2, turn, is_mirrored=mirrored)
         return CoarseFrame(self.index, self.time_s, luma, chroma, self.duration_s, planes.matrix(self.frame))
 
     def gray(self, short_side_px: int | None) -> np.ndarray:
@@ -103,7 +103,9 @@ class PlanarFrame:
         size = planes.scaled_size(self.facts.width_px, self.facts.height_px, short_side_px)
         if is_hdr(self.frame):
             return luma_of(self._sdr(*size, cv2.INTER_AREA))
-        return planes.gray(self.frame, *size, self.facts.rotation_deg, cv2.INTER_AREA, self.facts.is_mirrored)
+        return planes.gray(
+            self.frame, *size, self.facts.rotation_deg, cv2.INTER_AREA, is_mirrored=self.facts.is_mirrored
+        )
 
     def rgb(self, short_side_px: int | None) -> np.ndarray:
         """Convert and scale with swscale."""
@@ -113,7 +115,7 @@ class PlanarFrame:
         """Return RGB, uint8 (height_px, width_px, 3), upright, HDR tone-mapped."""
         if is_hdr(self.frame):
             return self._sdr(width_px, height_px, cv2.INTER_AREA)
-        return planes.rgb(self.frame, width_px, height_px, self.facts.rotation_deg, self.facts.is_mirrored)
+        return planes.rgb(self.frame, width_px, height_px, self.facts.rotation_deg, is_mirrored=self.facts.is_mirrored)
 
     def held(self) -> "PlanarFrame":
         """Keep the decoder's buffer as it is, or a smaller copy of a very large frame."""
@@ -130,7 +132,7 @@ class PlanarFrame:
         size = (height_px, width_px) if turn % 180 else (width_px, height_px)
         codes = planes.deep_rgb(frame, *size, interpolation)
         sdr = to_sdr(codes, frame.color_trc, frame.color_primaries, self.facts.peak_nits)
-        return upright(sdr, turn, self.facts.is_mirrored)
+        return upright(sdr, turn, is_mirrored=self.facts.is_mirrored)
 
 
 @dataclass(frozen=True, eq=False)

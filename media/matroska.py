@@ -39,7 +39,7 @@ def _element(data: bytes, at: int) -> tuple[int, int | None, int] | None:
     return name[0], None if is_unknown else length[0], at + name[1] + length[1]
 
 
-def _number(data: bytes, at: int, keep_marker: bool) -> tuple[int, int] | None:
+def _number(data: bytes, at: int, *, keep_marker: bool) -> tuple[int, int] | None:
     """Return a number of variable size, and its size in bytes."""
     if at >= len(data) or not data[at]:
         return None

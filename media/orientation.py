@@ -33,14 +33,14 @@ def orientation_of_matrix(matrix: tuple[int, ...]) -> tuple[int, bool]:
     return round(math.degrees(math.atan2(b, a)) / 90) * 90 % 360, mirrored
 
 
-def display_matrix(rotation_deg: int, is_mirrored: bool) -> list[int]:
+def display_matrix(rotation_deg: int, *, is_mirrored: bool) -> list[int]:
     """Return the display matrix, nine numbers row by row, that shows a picture in an orientation."""
     cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[rotation_deg]
     side = -1 if is_mirrored else 1
     return [side * cosine * _ONE, side * sine * _ONE, 0, -sine * _ONE, cosine * _ONE, 0, 0, 0, _W_ONE]
 
 
-def upright(picture: np.ndarray, rotation_deg: int, is_mirrored: bool = False) -> np.ndarray:
+def upright(picture: np.ndarray, rotation_deg: int, *, is_mirrored: bool = False) -> np.ndarray:
     """Mirror and turn (..., H, W) or (H, W, 3) pixels as they are shown."""
     if rotation_deg == 0 and not is_mirrored:
         return picture
@@ -50,7 +50,7 @@ def upright(picture: np.ndarray, rotation_deg: int, is_mirrored: bool = False) -
     return np.ascontiguousarray(np.rot90(picture, -rotation_deg // 90, axes=(rows, columns)))
 
 
-def filters(rotation_deg: int, is_mirrored: bool) -> list[tuple[str, str]]:
+def filters(rotation_deg: int, *, is_mirrored: bool) -> list[tuple[str, str]]:
     """Return FFmpeg's filters, with arguments, that show a stored picture upright."""
     turns = {0: [], 90: ["clock"], 180: ["clock", "clock"], 270: ["cclock"]}[rotation_deg]
     return [("hflip", "")] * is_mirrored + [("transpose", turn) for turn in turns]

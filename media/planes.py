@@ -31,7 +31,13 @@ def scaled_size(width_px: int, height_px: int, short_side_px: int | None) -> tup
 
 
 def gray(
-    frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, interpolation: int, is_mirrored: bool = False
+    frame: VideoFrame,
+    width_px: int,
+    height_px: int,
+    rotation_deg: int,
+    interpolation: int,
+    *,
+    is_mirrored: bool = False,
 ) -> np.ndarray:
     """Return full-range luma of the frame's own matrix, uint8 (height_px, width_px) as displayed.
 
@@ -47,17 +53,21 @@ def gray(
     """
     frame = _readable(frame)
     small = _scaled_plane(frame, 0, _stored_size(width_px, height_px, rotation_deg), interpolation)
-    return upright(_looked_up(small, luma_table(_bits(frame), _is_full_range(frame))), rotation_deg, is_mirrored)
+    return upright(
+        _looked_up(small, luma_table(_bits(frame), full_range=_is_full_range(frame))),
+        rotation_deg,
+        is_mirrored=is_mirrored,
+    )
 
 
 def gray_into(frame: VideoFrame, luma: np.ndarray) -> None:
     """Write what `gray` returns of a frame as it is stored into uint8 (H, W): in no new memory, half the time."""
     plane = _plane(frame, 0)
-    cv2.LUT(plane, luma_table(8, _is_full_range(frame)), dst=luma)
+    cv2.LUT(plane, luma_table(8, full_range=_is_full_range(frame)), dst=luma)
 
 
 def chroma(
-    frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, is_mirrored: bool = False
+    frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, *, is_mirrored: bool = False
 ) -> np.ndarray:
     """Return chroma of the frame's own matrix, uint8 (2, height_px, width_px) as displayed, 128 = grey."""
     frame = _readable(frame)
@@ -65,10 +75,10 @@ def chroma(
     if frame.format.name == "gray":
         return np.full((2, height_px, width_px), 128, np.uint8)
     pair = np.concatenate(_scaled_chroma(frame, size))
-    both = _looked_up(pair, chroma_table(_bits(frame), _is_full_range(frame))).reshape(2, size[1], size[0])
+    both = _looked_up(pair, chroma_table(_bits(frame), full_range=_is_full_range(frame))).reshape(2, size[1], size[0])
     if not rotation_deg and not is_mirrored:
         return both
-    return np.stack([upright(plane, rotation_deg, is_mirrored) for plane in both])
+    return np.stack([upright(plane, rotation_deg, is_mirrored=is_mirrored) for plane in both])
 
 
 def matrix(frame: VideoFrame) -> int:
@@ -79,7 +89,9 @@ def matrix(frame: VideoFrame) -> int:
     return BT709 if frame.format.is_rgb else SMPTE170M
 
 
-def rgb(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, is_mirrored: bool = False) -> np.ndarray:
+def rgb(
+    frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, *, is_mirrored: bool = False
+) -> np.ndarray:
     """Return R'G'B' as coded, uint8 (height_px, width_px, 3) as displayed; HDR is not tone-mapped here."""
     width, height = _stored_size(width_px, height_px, rotation_deg)
     name = frame.format.name
@@ -87,12 +99,14 @@ def rgb(frame: VideoFrame, width_px: int, height_px: int, rotation_deg: int, is_
         # Planes apart, each of them only scaled: half the time of swscale, which is this exact with full chroma alone.
         luma = _scaled_plane(frame, 0, (width, height), cv2.INTER_AREA)
         codes = cv2.merge([luma, *_scaled_chroma(frame, (width, height), cv2.INTER_AREA)])
-        picture = np.asarray(cv2.transform(codes, _to_rgb(matrix(frame), _is_full_range(frame), _bits(frame), 255)))
+        picture = np.asarray(
+            cv2.transform(codes, _to_rgb(matrix(frame), _bits(frame), 255, is_full_range=_is_full_range(frame)))
+        )
         small = picture if picture.dtype == np.uint8 else np.minimum(picture, 255).astype(np.uint8)
-        return upright(small, rotation_deg, is_mirrored)
+        return upright(small, rotation_deg, is_mirrored=is_mirrored)
     larger = width * height > frame.width * frame.height
     converted = reformatted(frame, width, height, "rgb24", "BICUBIC" if larger else "AREA")
-    return upright(converted.to_ndarray(), rotation_deg, is_mirrored)
+    return upright(converted.to_ndarray(), rotation_deg, is_mirrored=is_mirrored)
 
 
 def deep_rgb(frame: VideoFrame, width_px: int, height_px: int, interpolation: int) -> np.ndarray:
@@ -112,12 +126,12 @@ def deep_rgb(frame: VideoFrame, width_px: int, height_px: int, interpolation: in
     size, bits = (width_px, height_px), _bits(frame)
     luma = _scaled_plane(frame, 0, size, interpolation)
     codes = cv2.merge([luma, *_scaled_chroma(frame, size)]).astype(np.float32)
-    affine = _to_rgb(matrix(frame), _is_full_range(frame), bits, WHITE_CODE)
+    affine = _to_rgb(matrix(frame), bits, WHITE_CODE, is_full_range=_is_full_range(frame))
     return np.clip(cv2.transform(codes, affine), 0, 65535).astype(np.uint16)
 
 
 @lru_cache(32)
-def _to_rgb(matrix_of: int, is_full_range: bool, bits: int, white: int) -> np.ndarray:
+def _to_rgb(matrix_of: int, bits: int, white: int, *, is_full_range: bool) -> np.ndarray:
     """Return float32 (3, 4): from codes of Y, Cb and Cr, and 1, to R'G'B' of 0 to `white`."""
     kr, kb = LUMA_WEIGHTS[matrix_of]
     black, steps = (0, (1 << bits) - 1) if is_full_range else (16 << bits - 8, 219 << bits - 8)

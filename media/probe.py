@@ -190,7 +190,7 @@ def _facts(
         width_px=width,
         height_px=height,
         codec=codec.codec.canonical_name,
-        fps=_rate(stream, scan, is_vfr),
+        fps=_rate(stream, scan, is_vfr=is_vfr),
         declared_frames=len(scan.pts) or None,
         declared_duration_s=declared_s if scan.jumps == 0 else None,
         container=container.format.name,
@@ -226,7 +226,7 @@ def _is_whole(path: Path, container: InputContainer, stream: VideoStream, scan: 
     return 0 < stream.frames <= scan.count
 
 
-def _rate(stream: VideoStream, scan: PacketScan, is_vfr: bool) -> float | None:
+def _rate(stream: VideoStream, scan: PacketScan, *, is_vfr: bool) -> float | None:
     """Return the usual rate of even frames, holds left out; the mean rate of uneven ones.
 
     The declared rate stands for it where they agree to 0.2 %.

@@ -63,7 +63,7 @@ class _Died(Exception):
         by_others: somebody else killed it, such as the system for want of memory; the source need not be at fault.
     """
 
-    def __init__(self, message: str, by_others: bool = False):
+    def __init__(self, message: str, *, by_others: bool = False):
         super().__init__(message)
         self.by_others = by_others
 

@@ -42,7 +42,7 @@ class Shaper:
     `tone_map`, or is kept with 10 bits. A shaped frame's tags say what it is.
     """
 
-    def __init__(self, facts: SourceFacts, box: Box | None, size: tuple[int, int], keep_hdr: bool = False):
+    def __init__(self, facts: SourceFacts, box: Box | None, size: tuple[int, int], *, keep_hdr: bool = False):
         self._facts, self._box, self._size, self._keep_hdr = facts, box, size, keep_hdr
         self._graph: Graph | None = None
         self._kind: tuple[object, ...] = ()
@@ -83,7 +83,7 @@ class Shaper:
 
     def _build(self, frame: VideoFrame) -> Graph:
         turned = self._facts.rotation_deg % 180
-        steps = filters(self._facts.rotation_deg, self._facts.is_mirrored)
+        steps = filters(self._facts.rotation_deg, is_mirrored=self._facts.is_mirrored)
         width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
         if self._box is not None:
             left, top, right, bottom = pixel_box(self._box, width, height)

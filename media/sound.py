@@ -84,9 +84,10 @@ def open_sound(
     span: Span,
     audio: Audio,
     container: str = "mp4",
-    copies: bool = False,
     beat: Heartbeat = no_heartbeat,
     limits: Limits = USUAL_LIMITS,
+    *,
+    copies: bool = False,
 ) -> Iterator[Sound]:
     """Open the sound of a span; sound that is missing, or cannot be decoded, is none and never an error.
 

@@ -296,7 +296,7 @@ class SoundReader:
             yield from pieces.ready()
         yield from pieces.rest()
 
-    def _decoded(self, stream: AudioStream, packet: Packet | None, is_run_up: bool) -> list[AudioFrame]:
+    def _decoded(self, stream: AudioStream, packet: Packet | None, *, is_run_up: bool) -> list[AudioFrame]:
         """Decode a packet; in the run-up some refer to what was not read, which is no damage."""
         try:
             return list(stream.codec_context.decode(packet))

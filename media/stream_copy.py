@@ -70,7 +70,7 @@ def copy_streams(
             if container == "mp4" and facts.codec in MP4_TAGS:
                 stream.codec_context.codec_tag = MP4_TAGS[facts.codec]
             if facts.rotation_deg or facts.is_mirrored:
-                stream.set_display_matrix(display_matrix(facts.rotation_deg, facts.is_mirrored))
+                stream.set_display_matrix(display_matrix(facts.rotation_deg, is_mirrored=facts.is_mirrored))
             sound.add_to(output)
             track = TimedTrack(output)
             for packet, pts, dts in zip(packets, shown, decoding_times, strict=True):

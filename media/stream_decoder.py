@@ -62,7 +62,7 @@ class StreamDecoder:
     may show what came of it, and is left out with it.
     """
 
-    def __init__(self, stream: VideoStream, facts: SourceFacts, starts_midway: bool):
+    def __init__(self, stream: VideoStream, facts: SourceFacts, *, starts_midway: bool):
         """Begin at a file's beginning, or at a keyframe that was sought (`starts_midway`)."""
         self._codec = stream.codec_context
         self._facts = facts

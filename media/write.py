@@ -74,7 +74,7 @@ def transcode(
                 if name == "libx265":
                     codec.codec_tag = "hvc1"  # by which QuickTime knows it
                 sound.add_to(output)
-                shape = Shaper(raw.facts, box, size, keeps_hdr(cut, facts))
+                shape = Shaper(raw.facts, box, size, keep_hdr=keeps_hdr(cut, facts))
                 track = TimedTrack(output)
             ready = shape(raw.frame)
             if not times_s:

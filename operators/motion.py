@@ -37,7 +37,7 @@ FIT_GRID = 24
 """The camera model is fitted to at most this many flow vectors along each axis."""
 
 
-def pair_indices(count: int, paired: bool) -> list[tuple[int, int]]:
+def pair_indices(count: int, *, paired: bool) -> list[tuple[int, int]]:
     """Return the frame pairs: `(2k, 2k + 1)` when each grid frame has a partner, else neighbours."""
     if paired:
         return [(i, i + 1) for i in range(0, count - 1, 2)]
@@ -96,7 +96,7 @@ def _slope(places: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
     return growth, v - growth * p
 
 
-def score_motion(frames: Frames, flow_of: Flow, paired: bool) -> Scores:
+def score_motion(frames: Frames, flow_of: Flow, *, paired: bool) -> Scores:
     """Return the motion columns of one clip; all None when it has no pair of frames.
 
     Args:
@@ -105,7 +105,7 @@ def score_motion(frames: Frames, flow_of: Flow, paired: bool) -> Scores:
         paired: frames come as pairs `(2k, 2k + 1)`.
     """
     values = []
-    for first, second in pair_indices(len(frames), paired):
+    for first, second in pair_indices(len(frames), paired=paired):
         elapsed_s = float(frames.times_s[second] - frames.times_s[first])
         if elapsed_s <= 0:
             continue
@@ -158,7 +158,7 @@ class Motion:
         paired = self.gap_s is not None
 
         def score(clips: Sequence[ClipInput]) -> list[Scores]:
-            return [score_motion(clip.frames, flow_of, paired) for clip in clips]
+            return [score_motion(clip.frames, flow_of, paired=paired) for clip in clips]
 
         return score
 

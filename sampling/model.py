@@ -161,7 +161,7 @@ class OpenModel:
             torch.randn((1, *shape), generator=noise)
         acting = None
         with placement.computing("vae"):
-            condition, source = beginning(vae, job, pixels, has_condition, noise, self.facts.spec)
+            condition, source = beginning(vae, job, pixels, noise, self.facts.spec, has_condition=has_condition)
             look = self._look(preview)
             if self.facts.spec.parts and not has_condition:
                 condition, acting = steered(vae, self.facts.spec, job, pixels)

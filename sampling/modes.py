@@ -111,9 +111,10 @@ def beginning(
     vae: Any,
     job: Job,
     pixels: Pixels,
-    has_condition: bool,
     noise: torch.Generator | None,
     spec: ConditionSpec = INPAINT,
+    *,
+    has_condition: bool,
 ) -> tuple[torch.Tensor | None, Source | None]:
     """Make what the network sees beside the noise, and what sampling begins from.
 

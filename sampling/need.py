@@ -9,7 +9,7 @@ from sampling.checks import Job
 from sampling.model_facts import ModelFacts
 
 
-def need_of(facts: ModelFacts, jobs: Sequence[Job], half: bool, encoder_stays: bool) -> Need:
+def need_of(facts: ModelFacts, jobs: Sequence[Job], *, half: bool, encoder_stays: bool) -> Need:
     """Predict what the largest of some jobs needs; it takes a second or two.
 
     Args:

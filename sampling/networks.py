@@ -52,8 +52,10 @@ class Networks:
             mode = next(mode for mode in MODES if mode == self._options.memory)
             self.choice = Choice(mode, self._options.vae_tiling, f"{mode}, as asked for")
             return
-        need = need_of(self._facts, jobs, self.dtype == torch.bfloat16, self._options.keep_text_encoder)
-        self.choice = decide(self._options.memory, self.device, need, self._options.vae_tiling)
+        need = need_of(
+            self._facts, jobs, half=self.dtype == torch.bfloat16, encoder_stays=self._options.keep_text_encoder
+        )
+        self.choice = decide(self._options.memory, self.device, need, vae_tiling=self._options.vae_tiling)
         self.notes.append(f"memory: {self.choice.why}")
 
     def encode(self, texts: Sequence[str]) -> Mapping[str, Conditioning]:
@@ -112,7 +114,7 @@ class Networks:
     def _place(self, parts: Mapping[Part, Any]) -> Placement:
         assert self.choice is not None
         caching = self._options.cache_threshold is not None
-        return place(parts, self.choice.mode, self.device, self.choice.vae_tiling, caching)
+        return place(parts, self.choice.mode, self.device, vae_tiling=self.choice.vae_tiling, caching=caching)
 
     def _load_encoder(self) -> LoadedText:
         kind = TEXT_ENCODERS[self._facts.family.text_encoder]

@@ -28,7 +28,7 @@ IDLE_S = 0.5
 class Engine:
     """Takes jobs from the queue and samples them, in a thread of its own."""
 
-    def __init__(self, jobs: Jobs, ledger: Ledger, models: Offered, threads: int = 1, previews: bool = False):
+    def __init__(self, jobs: Jobs, ledger: Ledger, models: Offered, threads: int = 1, *, previews: bool = False):
         """Start nothing yet.
 
         Args:

@@ -60,7 +60,7 @@ def guarded_app(serving: Serving, host: str, token: str | None) -> App:
     return Guard(build_app(intake, engine), token, hosts_of(host), serving.limits)
 
 
-def opened(serving: Serving, previews: bool = False) -> tuple[Intake, Engine]:
+def opened(serving: Serving, *, previews: bool = False) -> tuple[Intake, Engine]:
     """Return what takes requests and what samples; nothing runs yet.
 
     Args:
@@ -75,7 +75,7 @@ def opened(serving: Serving, previews: bool = False) -> tuple[Intake, Engine]:
     offered = Offered(serving.models, serving.loras, serving.options)
     ledger = Ledger(serving.folder / "jobs")
     jobs = Jobs(ledger, serving.most_waiting, serving.kept)
-    return Intake(offered, jobs, ledger), Engine(jobs, ledger, offered, serving.threads, previews)
+    return Intake(offered, jobs, ledger), Engine(jobs, ledger, offered, serving.threads, previews=previews)
 
 
 def serve(serving: Serving, host: str, port: int, token: str | None, on_ready: Callable[[str], None]) -> None:

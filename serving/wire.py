@@ -144,7 +144,9 @@ def request_of(asked: Mapping[str, Any], model: ModelFacts, folder: Path) -> Req
     if "seconds" in asked:
         if frames["num_frames"] or frames["length"] or asked.get("segments"):
             raise UserError("seconds: with num_frames, length or segments both say how long it shall be; give one")
-        frames = _frames_of(asked["seconds"], float(asked.get("fps") or model.hints["fps"]), model, "video" in asked)
+        frames = _frames_of(
+            asked["seconds"], float(asked.get("fps") or model.hints["fps"]), model, has_video="video" in asked
+        )
     if "camera" in asked and "camera_file" in asked:
         raise UserError("with `camera_file`: both say how the camera moves; give one", field="camera")
     defaults = Request("")
@@ -185,7 +187,7 @@ def is_place(name: str, value: object) -> bool:
     return name in ("model", *MEDIA) or (name == "camera" and value not in CAMERAS)
 
 
-def _frames_of(seconds: float, fps: float, model: ModelFacts, has_video: bool) -> dict[str, int | None]:
+def _frames_of(seconds: float, fps: float, model: ModelFacts, *, has_video: bool) -> dict[str, int | None]:
     """Return frames for a time: of one segment where the model makes as many, else of a video that is continued."""
     wanted = max(1, round(seconds * fps))
     if wanted <= int(model.hints["num_frames"]) or has_video:

@@ -200,7 +200,7 @@ def _as_asked(parts: Parts, family: Architecture, model: nn.Module) -> tuple[Arc
     if parts.widen is not None:
         family.widen(model, parts.widen.channels(family.shape(model).out_channels))
     if parts.reference_noise is not None:
-        family.set_reference_noise(model, parts.reference_noise)
+        family.set_reference_noise(model, noisy=parts.reference_noise)
     return family, model
 
 

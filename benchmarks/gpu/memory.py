@@ -85,7 +85,7 @@ def _weights(networks: Sequence[nn.Module]) -> dict[int, torch.UntypedStorage]:
     return found
 
 
-def _need(bench: Bench, shape: Shape, part: Part, tiling: bool = False) -> Need:
+def _need(bench: Bench, shape: Shape, part: Part, *, tiling: bool = False) -> Need:
     """Predict what sampling the bench's video takes of one part."""
     with torch.device("meta"):
         vae: Any = build_vae(bench.sizes.large_vae)
@@ -93,7 +93,7 @@ def _need(bench: Bench, shape: Shape, part: Part, tiling: bool = False) -> Need:
         vae.enable_tiling(*_tiles(bench))
     empty = large(bench, shape.layers, torch.device("meta"))
     text, half = bench.sizes.text_tokens, _dtype(bench) == torch.bfloat16
-    need = sampling_need(shape, empty, vae, None, *bench.sizes.video, text, half)
+    need = sampling_need(shape, empty, vae, None, *bench.sizes.video, text, half=half)
     return Need({part: need.parts[part]})
 
 
@@ -113,9 +113,9 @@ def _grid(bench: Bench) -> tuple[int, int, int]:
 
 def check_transformer(mode: Mode, bench: Bench) -> Finding:
     """Sample a step with guidance in a memory mode."""
-    layers = layers_that_fit(bench, lambda shape: _need(bench, shape, "transformer").peak(mode, False))
+    layers = layers_that_fit(bench, lambda shape: _need(bench, shape, "transformer").peak(mode, vae_tiling=False))
     need = _need(bench, shape_of(bench, layers), "transformer")
-    predicted = need.peak(mode, False)
+    predicted = need.peak(mode, vae_tiling=False)
     if not bench.on_gpu:  # where weights that wait for being fetched are in the same memory
         part = need.parts["transformer"]
         predicted = part.working + (part.weights if mode in EXACT_MODES else part.weights_8_bits + part.largest_layer)
@@ -138,10 +138,10 @@ def check_transformer(mode: Mode, bench: Bench) -> Finding:
     return judged(peak_of(bench, prepare, run, [model]), predicted, MARGIN)
 
 
-def check_vae(tiling: bool, bench: Bench) -> Finding:
+def check_vae(bench: Bench, *, tiling: bool) -> Finding:
     """Decode a video to pixels."""
-    need = _need(bench, shape_of(bench, bench.sizes.fewer_layers[-1]), "vae", tiling)
-    predicted = need.peak("none", tiling)
+    need = _need(bench, shape_of(bench, bench.sizes.fewer_layers[-1]), "vae", tiling=tiling)
+    predicted = need.peak("none", vae_tiling=tiling)
     if predicted * MARGIN > (free := free_bytes(bench.device)):
         raise SkippedError(f"memory: {predicted / 1e9:.0f} GB of {free / 1e9:.0f} GB free")
     torch.manual_seed(0)
@@ -166,15 +166,24 @@ def check_training(way: Way, bench: Bench) -> Finding:
     def needed(shape: Shape) -> int:
         parameters = shape.parameters
         return training_memory(
-            shape, tokens, text, 1, parameters, way.checkpointing, half, way.eight_bit, False, 1
+            shape,
+            tokens,
+            text,
+            1,
+            parameters,
+            1,
+            checkpointing=way.checkpointing,
+            half=half,
+            eight_bit=way.eight_bit,
+            ema=False,
         ).total
 
     layers = layers_that_fit(bench, needed)
-    found, _ = _trained_peak(bench, large(bench, layers, CPU), way, half, repeats=1)
+    found, _ = _trained_peak(bench, large(bench, layers, CPU), way, half=half, repeats=1)
     return judged(found, needed(shape_of(bench, layers)), CARD_MARGIN)
 
 
-def _trained_peak(bench: Bench, model: nn.Module, way: Way, half: bool, repeats: int) -> tuple[int, float]:
+def _trained_peak(bench: Bench, model: nn.Module, way: Way, repeats: int, *, half: bool) -> tuple[int, float]:
     """Train for a few steps; return the peak and the seconds of the fastest step but the first."""
     seconds: list[float] = []
 
@@ -182,9 +191,9 @@ def _trained_peak(bench: Bench, model: nn.Module, way: Way, half: bool, repeats:
         prepared(model, way, bench.device)
 
     def run() -> None:
-        optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], way.eight_bit)
+        optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], eight_bit=way.eight_bit)
         batch = a_batch(bench, bench.sizes.grids[0], bench.device)
-        seconds.extend(timed(bench, lambda: training_step(model, optimizer, batch, half), repeats))
+        seconds.extend(timed(bench, lambda: training_step(model, optimizer, batch, half=half), repeats))
 
     return peak_of(bench, prepare, run, [model]), min(seconds)
 
@@ -204,14 +213,14 @@ def check_adapters(base: BaseMode, bench: Bench) -> Finding:
     predicted = row(shape_of(bench, layers))
     if bench.on_gpu and predicted.host_bytes * MARGIN > free_bytes(CPU):
         raise SkippedError(f"main memory: {predicted.host_bytes / 1e9:.0f} GB have to wait there")
-    found, step_s = _trained_peak(bench, large(bench, layers, CPU), way, half, bench.sizes.repeats)
+    found, step_s = _trained_peak(bench, large(bench, layers, CPU), way, bench.sizes.repeats, half=half)
     return judged(found, predicted.device_bytes, CARD_MARGIN, f"; {step_s:.3f} s a step", step_s=step_s)
 
 
 CHECKS = (
     *(Check(f"memory: sampling, {mode}", 60, partial(check_transformer, mode)) for mode in MODES),
-    Check("memory: VAE decode", 60, partial(check_vae, False)),
-    Check("memory: VAE decode, tiles", 60, partial(check_vae, True)),
+    Check("memory: VAE decode", 60, partial(check_vae, tiling=False)),
+    Check("memory: VAE decode, tiles", 60, partial(check_vae, tiling=True)),
     Check("memory: training all weights", 60, partial(check_training, Way(half=True))),
     Check(
         "memory: training all weights, checkpointing", 60, partial(check_training, Way(half=True, checkpointing=True))

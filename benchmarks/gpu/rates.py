@@ -79,7 +79,7 @@ def a_batch(bench: Bench, grid: Grid, device: torch.device) -> tuple[torch.Tenso
 
 
 def training_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Sequence[torch.Tensor], half: bool = True
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Sequence[torch.Tensor], *, half: bool = True
 ) -> None:
     """Train for a step as the trainer does, with bf16 by autocast."""
     latents, times, text = batch
@@ -97,7 +97,9 @@ def check_mfu(grid_number: int, bench: Bench) -> Finding:
     tokens, text = tokens_of(grid), bench.sizes.text_tokens
 
     def needed(shape: Shape) -> int:
-        return training_memory(shape, tokens, text, 1, shape.parameters, True, True, False, False, 1).total
+        return training_memory(
+            shape, tokens, text, 1, shape.parameters, 1, checkpointing=True, half=True, eight_bit=False, ema=False
+        ).total
 
     layers = layers_that_fit(bench, needed)
     shape = shape_of(bench, layers)
@@ -106,8 +108,8 @@ def check_mfu(grid_number: int, bench: Bench) -> Finding:
     batch = a_batch(bench, grid, bench.device)
     seconds = timed(bench, lambda: training_step(model, optimizer, batch), bench.sizes.repeats)
     peak, middle = peak_flops(bench.device), statistics.median(seconds)
-    mfu = training_flops(shape, tokens, text, False) / middle / peak
-    hfu = training_flops(shape, tokens, text, True) / middle / peak
+    mfu = training_flops(shape, tokens, text, checkpointing=False) / middle / peak
+    hfu = training_flops(shape, tokens, text, checkpointing=True) / middle / peak
     words = (
         f"{middle:.3f} s a step ({min(seconds):.3f} to {max(seconds):.3f}), {tokens} tokens, "
         f"{shape.parameters / 1e9:.2f} B parameters: MFU {100 * mfu:.0f} %, {100 * hfu:.0f} % with what is "
@@ -152,7 +154,7 @@ def check_sampling(bench: Bench) -> Finding:
 
 
 @torch.no_grad()
-def check_vae_rate(decodes: bool, way: str, bench: Bench) -> Finding:
+def check_vae_rate(way: str, bench: Bench, *, decodes: bool) -> Finding:
     """Measure frames a second through the VAE, in bf16 on a GPU."""
     frames, height, width = bench.sizes.video
     dtype = torch.bfloat16 if bench.on_gpu else torch.float32
@@ -216,7 +218,9 @@ CHECKS = (
     ),
     Check("rate: sampling, more tokens", 90, check_sampling),
     *(
-        Check(f"rate: VAE {'decode' if decodes else 'encode'}, {way}", 60, partial(check_vae_rate, decodes, way))
+        Check(
+            f"rate: VAE {'decode' if decodes else 'encode'}, {way}", 60, partial(check_vae_rate, way, decodes=decodes)
+        )
         for decodes in (False, True)
         for way in WAYS
     ),

@@ -62,7 +62,7 @@ def sample(encoder: Qwen2VLText, placement: Placement, sizes: Sizes) -> torch.Te
         return from_latents(decoder, latents).float().cpu()  # type: ignore[arg-type]
 
 
-def sampled(sizes: Sizes, mode: Mode, device: torch.device, dtype: torch.dtype, caching: bool, times: int) -> Any:
+def sampled(sizes: Sizes, mode: Mode, device: torch.device, dtype: torch.dtype, times: int, *, caching: bool) -> Any:
     """Sample so many times in a memory mode: parts come to the device and go again."""
     with tempfile.TemporaryDirectory() as folder:
         build_tiny(Path(folder))
@@ -76,13 +76,13 @@ def sampled(sizes: Sizes, mode: Mode, device: torch.device, dtype: torch.dtype, 
         return torch.cat([sample(encoder, placement, sizes) for _ in range(times)])
 
 
-def check_mode(mode: Mode, dtype: torch.dtype, caching: bool, bench: Bench) -> Finding:
+def check_mode(mode: Mode, dtype: torch.dtype, bench: Bench, *, caching: bool) -> Finding:
     """Sample twice in a memory mode."""
     tolerance = FLOAT32 if dtype == torch.float32 else BF16
     if mode not in EXACT_MODES:
         tolerance += QFLOAT8_TOLERANCE
-    expected = sampled(bench.sizes, "none", CPU, torch.float32, False, times=1)
-    found = sampled(bench.sizes, mode, bench.device, dtype, caching, times=2)
+    expected = sampled(bench.sizes, "none", CPU, torch.float32, caching=False, times=1)
+    found = sampled(bench.sizes, mode, bench.device, dtype, caching=caching, times=2)
     return compared(found, torch.cat([expected, expected]), tolerance)
 
 
@@ -118,7 +118,7 @@ def check_pinned_one_at_a_time(bench: Bench) -> Finding:
 
 
 @torch.no_grad()
-def check_vae(decodes: bool, dtype: torch.dtype, way: str, bench: Bench) -> Finding:
+def check_vae(dtype: torch.dtype, way: str, bench: Bench, *, decodes: bool) -> Finding:
     """Encode or decode: the whole video at once, in slices of frames, or in tiles."""
     sizes, side = bench.sizes, bench.sizes.small_px
     given = drawn(1, 16, 3, side // 8, side // 8) if decodes else drawn(1, 3, 9, side, side).clamp(-1, 1)
@@ -139,16 +139,20 @@ F32, HALF = torch.float32, torch.bfloat16
 CHECKS = (
     Check("sampling: one prediction, float32", 60, partial(check_prediction, F32)),
     Check("sampling: one prediction, bf16", 30, partial(check_prediction, HALF)),
-    *(Check(f"sampling: {mode}, float32", 40, partial(check_mode, mode, F32, False)) for mode in MODES),
-    *(Check(f"sampling: {mode}, bf16", 40, partial(check_mode, mode, HALF, False)) for mode in MODES),
+    *(Check(f"sampling: {mode}, float32", 40, partial(check_mode, mode, F32, caching=False)) for mode in MODES),
+    *(Check(f"sampling: {mode}, bf16", 40, partial(check_mode, mode, HALF, caching=False)) for mode in MODES),
     Check(
         "sampling: sequential_cpu_offload, nothing fetched ahead",
         40,
-        partial(check_mode, "sequential_cpu_offload", F32, True),
+        partial(check_mode, "sequential_cpu_offload", F32, caching=True),
     ),  # fmt: skip
     Check("sampling: layers page-locked one at a time", 30, check_pinned_one_at_a_time),
     *(
-        Check(f"VAE: {'decode' if decodes else 'encode'}, {words}, {way}", 30, partial(check_vae, decodes, dtype, way))
+        Check(
+            f"VAE: {'decode' if decodes else 'encode'}, {words}, {way}",
+            30,
+            partial(check_vae, dtype, way, decodes=decodes),
+        )
         for decodes in (False, True)
         for words, dtype, ways in (("float32", F32, ("whole", "slices", "tiles")), ("bf16", HALF, ("slices",)))
         for way in ways

@@ -83,7 +83,7 @@ def prepared(model: nn.Module, way: Way, device: torch.device) -> nn.Module:
     return put_on_device(model.train(), device)
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], eight_bit: bool) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Sequence[nn.Parameter], *, eight_bit: bool) -> torch.optim.Optimizer:
     """Make Adam as the trainer does.
 
     Raises:
@@ -107,7 +107,7 @@ def train(bench: Bench, way: Way, device: torch.device, beside: Callable[[], Non
         if "lora_B" in name:
             parameter.data.copy_(0.02 * drawn(*parameter.shape, seed=number))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(parameters, way.eight_bit)
+    optimizer = make_optimizer(parameters, eight_bit=way.eight_bit)
     # As the trainer makes it.
     ema = EMAModel(parameters, decay=0.999, use_ema_warmup=True, power=0.75) if way.ema else None
     latents, times, seen = inputs(bench.sizes, device, torch.float32)
@@ -200,21 +200,21 @@ def check_two_threads(bench: Bench) -> Finding:
     )
 
 
-def check_vae(half: bool, checkpointing: bool, bench: Bench) -> Finding:
+def check_vae(bench: Bench, *, half: bool, checkpointing: bool) -> Finding:
     """Train the VAE for a step: the gradients of a reconstruction."""
     side = bench.sizes.small_px
     frames, noise = drawn(1, 3, 5, side, side).clamp(-1, 1), drawn(1, 16, 2, side // 8, side // 8, seed=2)
 
-    def gradients(device: torch.device, half: bool, checkpointing: bool) -> torch.Tensor:
-        model: Any = TrainableVAE(vae(bench.sizes).requires_grad_(True).train(), checkpointing).to(device)
+    def gradients(device: torch.device, *, half: bool, checkpointing: bool) -> torch.Tensor:
+        model: Any = TrainableVAE(vae(bench.sizes).requires_grad_(True).train(), checkpointing=checkpointing).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             made, mean, _ = model(frames.to(device), noise.to(device))
             loss = (made.float() - frames.to(device)).square().mean() + 0.1 * mean.float().square().mean()
         loss.backward()
         return torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
 
-    found = gradients(bench.device, half, checkpointing)
-    return compared(found, gradients(CPU, False, False), VAE_GRADIENTS if half else FLOAT32)
+    found = gradients(bench.device, half=half, checkpointing=checkpointing)
+    return compared(found, gradients(CPU, half=False, checkpointing=False), VAE_GRADIENTS if half else FLOAT32)
 
 
 LORA = Way(rank=RANK, checkpointing=True)
@@ -248,7 +248,7 @@ CHECKS = (
         ),
     ),
     Check("training: a second thread encodes", 40, check_two_threads),
-    Check("training: the VAE, float32", 40, partial(check_vae, False, False)),
-    Check("training: the VAE, bf16, checkpointing", 40, partial(check_vae, True, True)),
+    Check("training: the VAE, float32", 40, partial(check_vae, half=False, checkpointing=False)),
+    Check("training: the VAE, bf16, checkpointing", 40, partial(check_vae, half=True, checkpointing=True)),
 )  # fmt: skip
 """of training, in the order they run"""

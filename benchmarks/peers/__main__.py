@@ -57,7 +57,7 @@ class Measured:
         return [all_s - encoding_s for all_s, encoding_s in zip(self.cpu_s, self.encoding_s, strict=True)]
 
 
-def order(videos: list[str], out: Path, name: str, full_size: bool) -> tuple[Cost, list[Clip]]:
+def order(videos: list[str], out: Path, name: str, *, full_size: bool) -> tuple[Cost, list[Clip]]:
     """Do the task in one of the re-stated orders, in a process of its own."""
     words = [sys.executable, "-m", "benchmarks.peers.restated", name, *videos, "--out", str(out)]
     words += ["--ffmpeg", ffmpeg_program(), *(["--full-size"] if full_size else [])]

@@ -78,17 +78,17 @@ def ffmpeg_program() -> str:
     raise SystemExit(f"no ffmpeg program and no {VENV}: python -m benchmarks.peers --install makes it (7 GB)")
 
 
-def data_juicer(videos: list[str], out: Path, ray: bool) -> tuple[Cost, list[Clip]]:
+def data_juicer(videos: list[str], out: Path, *, ray: bool) -> tuple[Cost, list[Clip]]:
     """Do the task in two jobs."""
     out.mkdir(parents=True)
-    split = _job(out, "split", SPLIT.format(clips=out / "clips"), videos, ray)
+    split = _job(out, "split", SPLIT.format(clips=out / "clips"), videos, ray=ray)
     found = [video for row in _rows(out / "split.jsonl") for video in row["videos"]]
-    cost = _job(out, "filter", FILTER, found, ray)
+    cost = _job(out, "filter", FILTER, found, ray=ray)
     kept = {video for row in _rows(out / "filter.jsonl") for video in row["videos"]}
     return split + cost, _clips(found, kept)
 
 
-def _job(out: Path, name: str, steps: str, videos: Iterable[str], ray: bool) -> Cost:
+def _job(out: Path, name: str, steps: str, videos: Iterable[str], *, ray: bool) -> Cost:
     rows, recipe = out / f"{name}_in.jsonl", out / f"{name}.yaml"
     rows.write_text("".join(json.dumps({"text": TEXT, "videos": [video]}) + "\n" for video in videos))
     head = COMMON.format(rows=rows, to=out / f"{name}.jsonl", executor=RAY if ray else "")

@@ -48,7 +48,7 @@ DEFAULT = ("operators.text_area=false", "rules.text_area=false", "cut.mode=none"
 
 
 def selects(
-    videos: list[str], out: Path, runner: str, changes: tuple[str, ...] = (), default: bool = False
+    videos: list[str], out: Path, runner: str, changes: tuple[str, ...] = (), *, default: bool = False
 ) -> tuple[Cost, list[Clip]]:
     """Curate with the task's recipe, or with the default one."""
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def is_large(width_px: int, height_px: int) -> bool:
     return width_px >= MIN_WIDTH_PX and height_px >= MIN_HEIGHT_PX
 
 
-def motion_of(clip: Path, full_size: bool) -> float:
+def motion_of(clip: Path, *, full_size: bool) -> float:
     """Read every frame of a clip and give the mean flow between those half a second apart, in the task's pixels."""
     capture = cv2.VideoCapture(str(clip))
     step = max(1, round(capture.get(cv2.CAP_PROP_FPS) / MOTION_FPS))
@@ -115,7 +115,7 @@ def motion_of(clip: Path, full_size: bool) -> float:
     return float(np.mean(values)) if values else -1.0
 
 
-def easyanimate(videos: list[str], out: Path, ffmpeg: str, full_size: bool) -> tuple[list[Clip], float]:
+def easyanimate(videos: list[str], out: Path, ffmpeg: str, *, full_size: bool) -> tuple[list[Clip], float]:
     """Do the stages one after another, each over all that the one before left."""
     with Pool(cpu_count()) as pool:
         found = [scene for scenes in pool.imap(partial(scenes_of, backend="pyav"), videos) for scene in scenes]
@@ -129,11 +129,11 @@ def easyanimate(videos: list[str], out: Path, ffmpeg: str, full_size: bool) -> t
     return _clips(found, kept), encoder_s
 
 
-def hugging_face(videos: list[str], out: Path, ffmpeg: str, full_size: bool) -> tuple[list[Clip], float]:
+def hugging_face(videos: list[str], out: Path, ffmpeg: str, *, full_size: bool) -> tuple[list[Clip], float]:
     """Split one video after another, then score one clip after another."""
     found = [scene for video in videos for scene in scenes_of(video, "opencv")]
     encoder_s = sum(cut_scene(scene, out, ffmpeg) for scene in found)
-    kept = {s for s in found if is_kept(*facts_of(s.file(out)), motion_of(s.file(out), full_size))}
+    kept = {s for s in found if is_kept(*facts_of(s.file(out)), motion_of(s.file(out), full_size=full_size))}
     return _clips(found, kept), encoder_s
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--full-size", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    clips, encoder_s = ORDERS[options.order](options.videos, options.out, options.ffmpeg, options.full_size)
+    clips, encoder_s = ORDERS[options.order](options.videos, options.out, options.ffmpeg, full_size=options.full_size)
     result = {"clips": [asdict(clip) for clip in clips], "ffmpeg_cpu_s": encoder_s}
     (options.out / "result.json").write_text(json.dumps(result))
 

@@ -110,7 +110,7 @@ class LocalStore:
             make_folder(path.parent)
             yield path
         except OutputError as error:
-            raise StoreError(str(error), error.is_transient) from None
+            raise StoreError(str(error), is_transient=error.is_transient) from None
 
     def _refuse(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):

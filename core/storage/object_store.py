@@ -118,7 +118,9 @@ class ObjectStore:
             first, end = answer.range
             content = bytes(answer.bytes())
             if len(content) != end - first:
-                raise StoreError(f"{self._shown(key)}: the answer was cut short; run the same command again", True)
+                raise StoreError(
+                    f"{self._shown(key)}: the answer was cut short; run the same command again", is_transient=True
+                )
             return content
 
         try:

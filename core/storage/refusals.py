@@ -69,4 +69,4 @@ def refusal(where: str, error: Exception) -> StoreError:
     if named is None:
         named = ("the storage cannot be reached", "check the network, the name and the endpoint")
         is_transient = True
-    return StoreError(f"{where}: {named[0]}; {named[1]}", is_transient)
+    return StoreError(f"{where}: {named[0]}; {named[1]}", is_transient=is_transient)

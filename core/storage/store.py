@@ -16,7 +16,7 @@ class StoreError(UserError):
         is_transient: it may well answer the same request in a moment.
     """
 
-    def __init__(self, message: str, is_transient: bool = False):
+    def __init__(self, message: str, *, is_transient: bool = False):
         """Keep one line of text and whether to try again."""
         super().__init__(message)
         self.is_transient = is_transient

@@ -86,7 +86,7 @@ class MediaCalls:
     Tasks that begin something new are not started, or given up midway, once the run is to stop.
     """
 
-    def __init__(self, plan: Plan, step: str, report: Report, begins: bool = False):
+    def __init__(self, plan: Plan, step: str, report: Report, *, begins: bool = False):
         """Serve one step; `begins` says that its tasks begin something new."""
         self._plan, self._report, self._step, self._begins = plan, report, step, begins
         self._tasks = lru_cache(64)(self._probe_again)

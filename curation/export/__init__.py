@@ -58,14 +58,15 @@ FILES = {"internal": INTERNAL_NAME, "webvid": WEBVID_NAME, "diffusers": DIFFUSER
 def export(
     out: Path,
     format: str,
-    absolute: bool = False,
     shard_rows: int = SHARD_ROWS,
     shard_bytes: int = SHARD_BYTES,
-    refuse_without_files: bool = True,
     table: pa.Table | None = None,
     target: Path | None = None,
     kind: MediaType | None = None,
     chosen: Chosen = EVERYTHING,
+    *,
+    absolute: bool = False,
+    refuse_without_files: bool = True,
 ) -> ExportResult:
     """Write one trainer's format from the table of an output folder, and remember that it was written.
 
@@ -99,7 +100,7 @@ def export(
     of_kind = ({"kind": kind} if kind else {}) | chosen.remembered
     if format == "webdataset":
         return _export_shards(
-            out, rows, {"shard_rows": shard_rows, "shard_bytes": shard_bytes} | of_kind, refuse_without_files
+            out, rows, {"shard_rows": shard_rows, "shard_bytes": shard_bytes} | of_kind, refuse=refuse_without_files
         )
     tally = Tally()
     place = target or out / (FILES[format] if foreign is None else foreign.file)
@@ -107,7 +108,7 @@ def export(
     prefix = out.resolve() if absolute else None
     controls = [name for name in CONTROL_PATHS if name in rows.schema.names] if format == "internal" else []
     captions = other_captions(rows) if foreign is None else []
-    batches = complete_batches(rows, out, tally, refuse_without_files, [*controls, *captions])
+    batches = complete_batches(rows, out, tally, [*controls, *captions], refuse=refuse_without_files)
     with atomic_path(place) as temporary:
         if format == "internal":
             with open(temporary, "wb") as file:
@@ -145,7 +146,7 @@ def rows_of(
     return rows.filter(pc.field("type") == kind) if kind else rows
 
 
-def _export_shards(out: Path, rows: ds.Dataset, settings: dict[str, Any], refuse: bool) -> ExportResult:
+def _export_shards(out: Path, rows: ds.Dataset, settings: dict[str, Any], *, refuse: bool) -> ExportResult:
     """Write shards; while they are replaced, nothing is remembered of what they hold, whatever ends this process."""
     before, tally, digest = read_memory(out).get("webdataset"), Tally(), hashlib.sha256()
     shards = out / WEBDATASET_NAME
@@ -153,7 +154,7 @@ def _export_shards(out: Path, rows: ds.Dataset, settings: dict[str, Any], refuse
     if before is not None:
         remember(out, "webdataset", before | {"rows": None})
     try:
-        batches = complete_batches(rows, out, tally, refuse, more=other_captions(rows))
+        batches = complete_batches(rows, out, tally, refuse=refuse, more=other_captions(rows))
         records = recorded(complete_records(batches), digest)
         result = write_webdataset(out, records, tally, settings["shard_rows"], settings["shard_bytes"])
     except BaseException:

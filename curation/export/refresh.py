@@ -40,7 +40,7 @@ def refresh_exports(out: Path, table: pa.Table | None = None) -> tuple[str, ...]
     def again(format: str) -> None:
         held = memory.get(format, {})
         absolute, kind, chosen = _is_absolute(out, format, memory), held.get("kind"), chosen_of(held)
-        export(out, format, absolute, refuse_without_files=False, table=table, kind=kind, chosen=chosen)
+        export(out, format, absolute=absolute, refuse_without_files=False, table=table, kind=kind, chosen=chosen)
 
     stale = _chosen_again(out, "internal", again, memory)
     for format in CHEAP:
@@ -117,7 +117,7 @@ def _is_current(out: Path, format: Format, table: pa.Table | None) -> bool:
     written = temporary_path(there)
     try:
         absolute = _is_absolute(out, format, {})
-        export(out, format, absolute, refuse_without_files=False, table=table, target=written)
+        export(out, format, absolute=absolute, refuse_without_files=False, table=table, target=written)
         return filecmp.cmp(there, written, shallow=False)
     finally:
         written.unlink(missing_ok=True)

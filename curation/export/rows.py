@@ -99,7 +99,7 @@ def other_captions_of(record: Record) -> tuple[str, ...]:
 
 
 def complete_batches(
-    table: ds.Dataset, out: Path, tally: Tally, refuse: bool = True, more: Sequence[str] = ()
+    table: ds.Dataset, out: Path, tally: Tally, more: Sequence[str] = (), *, refuse: bool = True
 ) -> Iterator[pa.RecordBatch]:
     """Yield the accepted rows with a file and a caption, in the table's order, under the names of `RECORD`.
 

@@ -123,7 +123,7 @@ class Buckets:
             raise UserError(f"{url}: matches no video or image")
         yield from ((root, file, "") for file in matches)
 
-    def _below(self, root: str, prefix: str, is_word: bool) -> Iterator[str]:
+    def _below(self, root: str, prefix: str, *, is_word: bool) -> Iterator[str]:
         """Yield the media below a URL.
 
         Args:
@@ -142,7 +142,7 @@ class Buckets:
             self.passing.output(f"{root}/{folder}".rstrip("/"))
         doubtful = []
         for key, entry in entries.items():
-            if not any(_is_of_output(key, folder, is_word) for folder in outputs):
+            if not any(_is_of_output(key, folder, is_word=is_word) for folder in outputs):
                 self._seen[f"{root}/{key}"] = entry
                 if not is_media_name(key) and suffix_of(key) not in OTHER_SUFFIXES:
                     doubtful.append(key)
@@ -158,7 +158,7 @@ class Buckets:
                 self.passing.file(posixpath.basename(key))
 
 
-def _is_of_output(key: str, folder: str, is_word: bool) -> bool:
+def _is_of_output(key: str, folder: str, *, is_word: bool) -> bool:
     """Return whether an object is of an output in a folder; beside the folders of a named one lies footage."""
     below = key.removeprefix(f"{folder}/") if folder else key
     if below == key and folder:

@@ -23,18 +23,18 @@ class Searcher:
         with_outputs: whether what an output of `curate` holds is taken where it is named: its `train/`, say.
     """
 
-    def __init__(self, passing: Passing, with_outputs: bool = False):
+    def __init__(self, passing: Passing, *, with_outputs: bool = False):
         self._passing, self._with_outputs = passing, with_outputs
         self._outputs = Outputs()
 
-    def walk(self, folder: str, is_word: bool = False) -> Iterator[str]:
+    def walk(self, folder: str, *, is_word: bool = False) -> Iterator[str]:
         """Yield the media files below a folder, sorted, and the folders that cannot be read.
 
         Args:
             folder: absolute.
             is_word: it was named by itself: footage beside the folders of an output is meant, as with `--output .`.
         """
-        if self.is_ours(folder, is_word):
+        if self.is_ours(folder, is_word=is_word):
             return
         for place, files in self._tree(folder, self._passing):
             if files is None:
@@ -84,7 +84,7 @@ class Searcher:
             return False
         return True
 
-    def is_ours(self, folder: str, is_word: bool = False) -> bool:
+    def is_ours(self, folder: str, *, is_word: bool = False) -> bool:
         """Return whether all in a folder is of an output of `curate`, and note an output that it is or lies in."""
         if self._with_outputs:
             return False

@@ -29,12 +29,12 @@ class Found:
     passed_over: PassedOver
 
 
-def find_sources(inputs: Sequence[str], known: Iterable[Source] = (), with_outputs: bool = False) -> list[Source]:
+def find_sources(inputs: Sequence[str], known: Iterable[Source] = (), *, with_outputs: bool = False) -> list[Source]:
     """Find the sources that the inputs name, as `look_for_sources` does."""
-    return look_for_sources(inputs, known, with_outputs).sources
+    return look_for_sources(inputs, known, with_outputs=with_outputs).sources
 
 
-def look_for_sources(inputs: Sequence[str], known: Iterable[Source] = (), with_outputs: bool = False) -> Found:
+def look_for_sources(inputs: Sequence[str], known: Iterable[Source] = (), *, with_outputs: bool = False) -> Found:
     """Find the sources that the inputs name, in a stable order, each file once.
 
     A source's path is relative to the folder that was named (or to the folder of a named file). Where two
@@ -59,7 +59,7 @@ def look_for_sources(inputs: Sequence[str], known: Iterable[Source] = (), with_o
     taken = {source.path: source for source in known}
     already = {os.path.join(s.root, s.path): s for s in taken.values() if name_problem(s) is None}
     passing = Passing()
-    searcher, buckets = Searcher(passing, with_outputs), Buckets(passing, with_outputs)
+    searcher, buckets = Searcher(passing, with_outputs=with_outputs), Buckets(passing, with_outputs)
     sources: list[Source] = []
     seen: set[str] = set()
     first_missing = ""
@@ -222,12 +222,12 @@ def _of_entries(
         elif entry.is_folder:
             searched.add(entry.path)
             files = searcher.walk(entry.path) if searcher.is_readable(entry.path) else (entry.path,)
-            yield from ((_root_above(file, root, False), file, "") for file in files)
+            yield from ((_root_above(file, root, is_strict=False), file, "") for file in files)
         elif entry.is_missing:
             words = f"{printable(path, SHOWN)}, entry {entry.number}: no such file: {printable(entry.path, SHOWN)}"
-            yield _root_above(entry.path, root, False), entry.path, words
+            yield _root_above(entry.path, root, is_strict=False), entry.path, words
         elif not searcher.is_in_ours(entry.path):
-            yield _root_above(entry.path, root, False), entry.path, ""
+            yield _root_above(entry.path, root, is_strict=False), entry.path, ""
     found = buckets.of_list(list(remote)) if remote else {}
     for url, entry in remote.items():
         for own, file, missing in found[url]:
@@ -261,7 +261,7 @@ def _root(folder: str) -> str:
     return folder
 
 
-def _root_above(file: str, root: str, is_strict: bool = True) -> str:
+def _root_above(file: str, root: str, *, is_strict: bool = True) -> str:
     """Return the root of a file: the one asked for, or the file's own folder where it lies elsewhere.
 
     Of a file in a folder whose name is no UTF-8 it is the nearest folder above that is one, unless `is_strict`.

@@ -100,7 +100,7 @@ def prepare_folder(out: Path) -> None:
 
 
 @contextmanager
-def output_lock(out: Path, media: bool = True) -> Iterator[None]:
+def output_lock(out: Path, *, media: bool = True) -> Iterator[None]:
     """Hold an output, so that no second run works on it, and repair what a killed run left.
 
     Args:
@@ -111,10 +111,10 @@ def output_lock(out: Path, media: bool = True) -> Iterator[None]:
         UserError: another run holds it.
     """
     with locked(out), writing(out):
-        _tidy(out, media)
+        _tidy(out, media=media)
         yield
         if media:  # workers and media processes may have been killed
-            _tidy(out, media)
+            _tidy(out, media=media)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def output_lock_if_free(out: Path) -> Iterator[None]:
         yield
 
 
-def _tidy(out: Path, media: bool) -> None:
+def _tidy(out: Path, *, media: bool) -> None:
     """Repair and delete what killed processes left half written."""
     pictures = (out / "previews").glob("??") if media else ()
     controls = (*(out / CONTROL_FOLDER).glob("*"), *(out / RETIRED / CONTROL_FOLDER).glob("*"))
@@ -236,7 +236,7 @@ def forget_opened_folders(out: Path, recipe: Recipe) -> None:
 
 
 def plan_work(
-    out: Path, recipe: Recipe, captioner: Captioner, sources: list[Source], left: Unfinished, retry_failed: bool
+    out: Path, recipe: Recipe, captioner: Captioner, sources: list[Source], left: Unfinished, *, retry_failed: bool
 ) -> Work:
     """Find what a run has to do, from names, sizes and times alone: no source is opened."""
     keys = ["source_path", "source_size_bytes", "source_mtime_ns", "status"]

@@ -46,7 +46,7 @@ class Summary:
     stale_exports: tuple[str, ...] = ()
     """exports that hold other rows than the table, with the commands that write them again"""
 
-    def waiting(self, with_files: bool) -> int:
+    def waiting(self, *, with_files: bool) -> int:
         """Return how many accepted clips still lack a caption, or a file where files are wanted."""
         return self.accepted - min(self.captioned, self.files if with_files else self.captioned)
 

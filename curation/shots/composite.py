@@ -78,8 +78,9 @@ def find(
     first: int,
     end: int,
     step: int,
-    jumps: bool,
     since: int,
+    *,
+    jumps: bool,
 ) -> Boundary | None:
     """Find a wipe or a slide inside a window which passed `may_be_composite`.
 

@@ -309,7 +309,7 @@ class FusedState:
         first = last - lengths[self._turn // 2]
         if not any(offset + first < cut < offset + last for cut in self._cuts):
             does_jump, since = self._jumps(first, last), self._since(offset + first)
-            joined = composite.find(self._views, tiny, first, last, self._tick, does_jump, since)
+            joined = composite.find(self._views, tiny, first, last, self._tick, since, jumps=does_jump)
             if joined and joined.end - joined.start <= self._longest:
                 self._add(replace(joined, start=offset + joined.start, end=offset + joined.end))
 

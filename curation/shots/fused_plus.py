@@ -124,12 +124,12 @@ class FusedPlusState:
             is_doubtful = each not in found
             if is_doubtful and (each.start <= self._told or any(b.start - 1 <= each.start <= b.end for b in found)):
                 continue
-            if self._is_confirmed(each, is_doubtful):
+            if self._is_confirmed(each, is_doubtful=is_doubtful):
                 self._told = each.end
                 certain.append(each)
         return certain
 
-    def _is_confirmed(self, boundary: Boundary, is_doubtful: bool) -> bool:
+    def _is_confirmed(self, boundary: Boundary, *, is_doubtful: bool) -> bool:
         """Return whether a boundary stands, by its own evidence or by what the network says."""
         settings, length = self._settings, boundary.end - boundary.start
         is_fade = boundary.kind in ("fade_black", "fade_white") and kinds.RAMP_FRAMES <= length <= self._short

@@ -55,7 +55,7 @@ def find_model(name: str) -> Path:
 
 
 def load(
-    model: str, memory: str, vae_tiling: bool, cache_threshold: float, fuse_loras: bool, loras: str = ""
+    model: str, memory: str, cache_threshold: float, loras: str = "", *, vae_tiling: bool, fuse_loras: bool
 ) -> tuple[Choice]:
     """Check a model with its adapters, without weights; they are loaded with the first sample."""
     from sampling.request import Options
@@ -84,7 +84,7 @@ def load_lora(model: Choice, lora: str, strength: float) -> tuple[Choice]:
 
 
 def model_changed(
-    model: str, memory: str, vae_tiling: bool, cache_threshold: float, fuse_loras: bool, loras: str = ""
+    model: str, memory: str, cache_threshold: float, loras: str = "", *, vae_tiling: bool, fuse_loras: bool
 ) -> str:
     """Return what changes when a model's files, or an adapter's, have changed."""
     return _state(find_model(model), [one.path for one in _named(loras)])

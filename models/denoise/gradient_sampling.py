@@ -96,6 +96,7 @@ def sample_with_gradient(
     noise: torch.Tensor,
     steps: int,
     kept: Collection[int] = (),
+    *,
     stop_input: bool = False,
     checkpointing: bool = False,
 ) -> torch.Tensor:

@@ -13,7 +13,7 @@ from models.vae.video_vae import encode, grid_of
 
 
 @torch.no_grad()
-def source_of_video(vae: Any, known: Known, strength: float, blends: bool) -> Source:
+def source_of_video(vae: Any, known: Known, strength: float, *, blends: bool) -> Source:
     """Begin from a video's latents.
 
     Args:

@@ -41,10 +41,11 @@ def add_lora(
     rank: int,
     alpha: float | None,
     targets: Sequence[str],
-    dora: bool = False,
     name: str = "default",
     seed: int = 0,
     excludes: Sequence[str] = (),
+    *,
+    dora: bool = False,
 ) -> list[str]:
     """Freeze a model and add a trainable adapter that changes nothing yet: A is random, B is zero.
 
@@ -209,7 +210,7 @@ def remove(model: nn.Module) -> None:
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
     if hasattr(model, "peft_config"):
         del model.peft_config
-    _mark_loaded(model, False)
+    _mark_loaded(model, loaded=False)
 
 
 def verify_exports(model: nn.Module, name: str, folder: Path) -> float:
@@ -273,7 +274,7 @@ def _inject(model: nn.Module, config: LoraConfig, name: str, layers: Mapping[str
             layer.lora_magnitude_vector[name].weight = nn.Parameter(magnitude)
     for layer in _lora_layers(model).values():
         layer.set_adapter([*present, name])
-    _mark_loaded(model, True)
+    _mark_loaded(model, loaded=True)
 
 
 def _fit(weights: LoraWeights, layers: Mapping[str, nn.Linear]) -> LoraWeights:
@@ -298,7 +299,7 @@ def _fit(weights: LoraWeights, layers: Mapping[str, nn.Linear]) -> LoraWeights:
     return fitting
 
 
-def _mark_loaded(model: nn.Module, loaded: bool) -> None:
+def _mark_loaded(model: nn.Module, *, loaded: bool) -> None:
     """Set the flag that diffusers' and transformers' own adapter methods ask for."""
     if hasattr(model, "_hf_peft_config_loaded"):
         setattr(model, "_hf_peft_config_loaded", loaded)  # noqa: B010 (unknown to nn.Module's type)

@@ -139,7 +139,7 @@ def write_lora(weights: LoraWeights, folder: Path) -> tuple[Path, Path]:
     return diffusers_file, kohya_file
 
 
-def read_lora(path: Path, check_finite: bool = True) -> LoraWeights:
+def read_lora(path: Path, *, check_finite: bool = True) -> LoraWeights:
     """Read an adapter in either layout, told by its keys.
 
     Alpha comes from the metadata or the `.alpha` tensors; where there is none, alpha = rank.

@@ -100,10 +100,10 @@ class BlockOffload:
         block_bytes: of the largest block.
     """
 
-    def __init__(self, network: nn.Module, blocks: Sequence[nn.Module], copier: Copier, pin: bool):
+    def __init__(self, network: nn.Module, blocks: Sequence[nn.Module], copier: Copier, *, pin: bool):
         """Bring the blocks' frozen parameters into one piece of memory for each block, and wrap the blocks."""
         self._copier = copier
-        self._waiting = [_gather(block, pin) for block in blocks]
+        self._waiting = [_gather(block, pin=pin) for block in blocks]
         self._there: dict[int, Any] = {}
         self._last: int | None = None
         waiting = {id(place.waiting) for _, places in self._waiting for place in places}
@@ -150,7 +150,7 @@ class BlockOffload:
         return min(top, number + 1)
 
 
-def _gather(block: nn.Module, pin: bool) -> tuple[torch.Tensor, list[_Place]]:
+def _gather(block: nn.Module, *, pin: bool) -> tuple[torch.Tensor, list[_Place]]:
     """Move a block's frozen parameters into one piece of main memory."""
     found: list[tuple[nn.Module, str, nn.Parameter, int]] = []
     size = 0

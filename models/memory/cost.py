@@ -50,7 +50,7 @@ def forward_flops(shape: Shape, tokens: int, text_tokens: int) -> float:
     return shape.layers * ((8 + 4 * shape.mlp_ratio) * d * d * n + 4.0 * n * n * d)
 
 
-def training_flops(shape: Shape, tokens: int, text_tokens: int, checkpointing: bool) -> float:
+def training_flops(shape: Shape, tokens: int, text_tokens: int, *, checkpointing: bool) -> float:
     """Predict forward and backward of one row; recomputing activations adds a forward."""
     return forward_flops(shape, tokens, text_tokens) * (4 if checkpointing else 3)
 
@@ -61,12 +61,13 @@ def training_memory(
     text_tokens: int,
     rows: int,
     trained_parameters: int,
+    shards: int,
+    frozen_bytes: int | None = None,
+    *,
     checkpointing: bool,
     half: bool,
     eight_bit: bool,
     ema: bool,
-    shards: int,
-    frozen_bytes: int | None = None,
 ) -> Memory:
     """Predict a step's peak for a micro-batch of `rows` rows of `tokens` video tokens each.
 
@@ -100,7 +101,7 @@ def training_memory(
     )
 
 
-def peak_flops(device: torch.device, half: bool = True) -> float:
+def peak_flops(device: torch.device, *, half: bool = True) -> float:
     """Return a device's FLOP/s: from the table for known GPUs, else a measured matrix product."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -70,7 +70,7 @@ def choose(free_bytes: int, need: Need) -> Choice:
     passed = ""
     for tiling in (False, True):
         for mode in EXACT_MODES:
-            peak, name = need.peak(mode, tiling), f"{mode} with VAE tiling" if tiling else mode
+            peak, name = need.peak(mode, vae_tiling=tiling), f"{mode} with VAE tiling" if tiling else mode
             if peak * MARGIN <= free_bytes:
                 return Choice(mode, tiling, f"{name}: needs {_gb(peak)} of {_gb(free_bytes)} free{passed}")
             passed = f"; {name} would need {_gb(peak)}"
@@ -78,7 +78,7 @@ def choose(free_bytes: int, need: Need) -> Choice:
     return Choice(mode, True, why)
 
 
-def decide(asked: str, device: torch.device, need: Need, vae_tiling: bool = False) -> Choice:
+def decide(asked: str, device: torch.device, need: Need, *, vae_tiling: bool = False) -> Choice:
     """Turn what was asked for into a choice, measuring the device where that matters.
 
     Args:
@@ -93,15 +93,17 @@ def decide(asked: str, device: torch.device, need: Need, vae_tiling: bool = Fals
     check_mode(asked)
     free = free_bytes(device)
     if asked == AUTO and device.type == "cpu":
-        small = need.peak("none", False) * MARGIN <= free
-        words = f"none, there is no GPU: needs {_gb(need.peak('none', False))} of {_gb(free)} free main memory"
+        small = need.peak("none", vae_tiling=False) * MARGIN <= free
+        words = (
+            f"none, there is no GPU: needs {_gb(need.peak('none', vae_tiling=False))} of {_gb(free)} free main memory"
+        )
         return Choice("none", vae_tiling or not small, words if small else f"{words}; the VAE works in tiles")
     if asked == AUTO:
         choice = choose(free, need)
         mode, tiling, why = choice.mode, choice.vae_tiling or vae_tiling, choice.why
     else:
         mode, tiling = next(mode for mode in MODES if mode == asked), vae_tiling
-        why = f"{mode}: needs {_gb(need.peak(mode, tiling))} of {_gb(free)} free"
+        why = f"{mode}: needs {_gb(need.peak(mode, vae_tiling=tiling))} of {_gb(free)} free"
     held, main = need.held(mode), free_bytes(torch.device("cpu"))
     if device.type != "cpu" and held > main:
         why = f"{why}; its weights wait in main memory, {_gb(held)} where {_gb(main)} are free: that may not do"
@@ -155,7 +157,7 @@ class Placement:
             ModelError: memory has run out; the message names what to try next.
         """
         tiling = bool(getattr(self.parts[part], "use_tiling", False))
-        with memory_advice(self.mode, part, self.device, tiling):
+        with memory_advice(self.mode, part, self.device, vae_tiling=tiling):
             if self.mode != "none":
                 for name, module in self.parts.items():
                     if name != part and not offloads_layers(module):
@@ -168,7 +170,12 @@ class Placement:
 
 
 def place(
-    parts: Mapping[Part, nn.Module], mode: Mode, device: torch.device, vae_tiling: bool = False, caching: bool = False
+    parts: Mapping[Part, nn.Module],
+    mode: Mode,
+    device: torch.device,
+    *,
+    vae_tiling: bool = False,
+    caching: bool = False,
 ) -> Placement:
     """Bring a pipeline's parts where a mode wants them; LoRAs must be in the transformer already.
 
@@ -190,7 +197,7 @@ def place(
         notes.append(_WITHOUT_GPU[mode])
     if mode == "none":
         for name, part in parts.items():
-            with memory_advice(mode, name, device, vae_tiling):
+            with memory_advice(mode, name, device, vae_tiling=vae_tiling):
                 part.to(device)
         return Placement(parts, mode, device)
     transformer = parts.get("transformer")
@@ -214,7 +221,7 @@ def place(
 
 
 @contextmanager
-def memory_advice(mode: Mode, part: Part, device: torch.device, vae_tiling: bool) -> Iterator[None]:
+def memory_advice(mode: Mode, part: Part, device: torch.device, *, vae_tiling: bool) -> Iterator[None]:
     """Turn running out of memory into one line that says what to try next.
 
     Args:
@@ -229,11 +236,11 @@ def memory_advice(mode: Mode, part: Part, device: torch.device, vae_tiling: bool
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _exhausted(mode, part, device, vae_tiling) from error
+        raise _exhausted(mode, part, device, vae_tiling=vae_tiling) from error
     except RuntimeError as error:
         if not _EXHAUSTED.search(str(error)):
             raise
-        raise _exhausted(mode, part, device, vae_tiling) from error
+        raise _exhausted(mode, part, device, vae_tiling=vae_tiling) from error
 
 
 # What torch says where it raises no class of its own: the CPU's allocator, cuBLAS, cuDNN.
@@ -258,7 +265,7 @@ _NEXT_WITHOUT_GPU: Mapping[Mode, str] = {
 }
 
 
-def _exhausted(mode: Mode, part: Part, device: torch.device, vae_tiling: bool) -> ModelError:
+def _exhausted(mode: Mode, part: Part, device: torch.device, *, vae_tiling: bool) -> ModelError:
     fix = (_NEXT_WITHOUT_GPU if device.type == "cpu" else _NEXT)[mode]
     if part == "vae" and not vae_tiling:
         fix = f"`vae_tiling` (it helps above 512 px), or {fix}"
@@ -287,7 +294,7 @@ def _store_in_8_bits(transformer: nn.Module) -> int:
     return left
 
 
-def _offload_layers(part: nn.Module, device: torch.device, ahead: bool) -> None:
+def _offload_layers(part: nn.Module, device: torch.device, *, ahead: bool) -> None:
     """Fetch each layer when it computes, and with a GPU the next one meanwhile."""
     streams = ahead and device.type == "cuda"
     # Streams read from page-locked copies of the weights: of all at once, or where main memory is short one at a time.

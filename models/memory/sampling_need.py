@@ -67,7 +67,7 @@ class Need:
     parts: Mapping[Part, PartNeed]
     encoder_stays: bool = False
 
-    def peak(self, mode: Mode, vae_tiling: bool) -> int:
+    def peak(self, mode: Mode, *, vae_tiling: bool) -> int:
         """Return the bytes on the device at the worst moment.
 
         Args:
@@ -118,11 +118,12 @@ def sampling_need(
     height_px: int,
     width_px: int,
     text_tokens: int,
+    text_kind: TextEncoder = TEXT_ENCODERS["qwen2_vl"],
+    *,
     half: bool,
     guided: bool = True,
     encodes: bool = False,
     encoder_stays: bool = False,
-    text_kind: TextEncoder = TEXT_ENCODERS["qwen2_vl"],
 ) -> Need:
     """Predict what one sample needs.
 
@@ -152,8 +153,8 @@ def sampling_need(
     }
     largest = tile_px_of(vae) or (height_px, width_px)
     tile = min(height_px, largest[0]), min(width_px, largest[1])
-    whole = _vae_working(vae, num_frames, (height_px, width_px), (height_px, width_px), size, encodes)
-    tiled = _vae_working(vae, num_frames, (height_px, width_px), tile, size, encodes)
+    whole = _vae_working(vae, num_frames, (height_px, width_px), (height_px, width_px), size, encodes=encodes)
+    tiled = _vae_working(vae, num_frames, (height_px, width_px), tile, size, encodes=encodes)
     parts["vae"] = _part(vae, size, whole, min(whole, tiled))
     if text_encoder is not None:
         working = text_kind.working_bytes(text_encoder, text_tokens, size)
@@ -187,7 +188,7 @@ def _in_8_bits(transformer: nn.Module, size: int) -> int:
 
 
 def _vae_working(
-    vae: Any, num_frames: int, picture: tuple[int, int], tile: tuple[int, int], size: int, encodes: bool
+    vae: Any, num_frames: int, picture: tuple[int, int], tile: tuple[int, int], size: int, *, encodes: bool
 ) -> int:
     """Predict activations of decoding, and of encoding where that happens, tile by tile."""
     grid = grid_of(vae)

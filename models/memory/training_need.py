@@ -52,7 +52,7 @@ class FrozenNeed:
     host: int
 
 
-def frozen_need(network: nn.Module, size: int, fp8: bool, offload: bool) -> FrozenNeed:
+def frozen_need(network: nn.Module, size: int, *, fp8: bool, offload: bool) -> FrozenNeed:
     """Count the bytes of the parameters without gradients.
 
     Args:
@@ -108,6 +108,7 @@ def card_rows(
     text_tokens: int,
     rows: int,
     beside: Callable[[Memory], Memory] = lambda memory: memory,
+    *,
     eight_bit: bool = False,
     ema: bool = False,
     checkpointing: bool = True,
@@ -130,10 +131,10 @@ def card_rows(
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     found = []
     for mode in BASE_MODES:
-        need = frozen_need(network, 2 if half else 4, mode.fp8, mode.offload)
+        need = frozen_need(network, 2 if half else 4, fp8=mode.fp8, offload=mode.offload)
         memory = training_memory(
-            shape, tokens, text_tokens, rows, trained, checkpointing or mode.offload, half, eight_bit, ema, 1,
-            frozen_bytes=need.device,
+            shape, tokens, text_tokens, rows, trained, 1, checkpointing=checkpointing or mode.offload,
+            half=half, eight_bit=eight_bit, ema=ema, frozen_bytes=need.device,
         )  # fmt: skip
         found.append(CardRow(mode, beside(memory).total, need.host))
     return found

@@ -47,7 +47,7 @@ class VaeNeed:
         return rows * max(walked + pixels * self.size, pixels * (self.size + 8))
 
     @lru_cache(maxsize=256)  # noqa: B019 - one need lives as long as the plan
-    def _walked(self, num_frames: int, height_px: int, width_px: int, decodes: bool) -> int:
+    def _walked(self, num_frames: int, height_px: int, width_px: int, *, decodes: bool) -> int:
         frames, height, width = grid_of(self.vae).latent_shape(num_frames, height_px, width_px)
         with torch.no_grad(), torch.device("meta"):
             if decodes:

@@ -63,7 +63,7 @@ class Preference:
         tokenizer = open_clip.get_tokenizer(self.architecture)
 
         def judge(frames: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-            shown = network.encode_image(prepared(as_pictures(frames), SIDE_PX, self.whole))
+            shown = network.encode_image(prepared(as_pictures(frames), SIDE_PX, whole=self.whole))
             shown = F.normalize(shown, dim=-1).view(frames.shape[0], frames.shape[2], -1)
             with torch.no_grad():
                 said = F.normalize(network.encode_text(tokenizer(list(prompts)).to(device)), dim=-1)

@@ -13,7 +13,7 @@ def as_pictures(frames: torch.Tensor) -> torch.Tensor:
     return frames.transpose(1, 2).flatten(0, 1).float()
 
 
-def prepared(pictures: torch.Tensor, side_px: int, whole: bool = False) -> torch.Tensor:
+def prepared(pictures: torch.Tensor, side_px: int, *, whole: bool = False) -> torch.Tensor:
     """Scale pictures (N, 3, H, W) in 0..1 bicubically with antialiasing to a square, and normalise them.
 
     Args:

@@ -124,7 +124,7 @@ class ClipEmbedding:
 
     def load(self, folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Clip:
         """Load; see `ImageEncoder.load`."""
-        return load_clip(folder, True, dtype, device)
+        return load_clip(folder, dtype, device, pooled=True)
 
     def width(self, folder: Path) -> int:
         """Return the channels of the projection."""
@@ -148,7 +148,7 @@ class ClipTokens:
 
     def load(self, folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Clip:
         """Load; see `ImageEncoder.load`."""
-        return load_clip(folder, False, dtype, device)
+        return load_clip(folder, dtype, device, pooled=False)
 
     def width(self, folder: Path) -> int:
         """Return the channels of the states."""
@@ -190,7 +190,7 @@ def build_tiny_clip(folder: Path, hidden: int, projection: int, seed: int = 2) -
         model.save_pretrained(temporary)
 
 
-def load_clip(folder: Path, pooled: bool, dtype: torch.dtype | None, device: str | torch.device) -> Clip:
+def load_clip(folder: Path, dtype: torch.dtype | None, device: str | torch.device, *, pooled: bool) -> Clip:
     """Load CLIP's vision tower; pictures are prepared by the folder's own settings, else by CLIP's.
 
     Raises:

@@ -124,7 +124,7 @@ class Architecture(Protocol):
         """
         ...
 
-    def set_reference_noise(self, model: nn.Module, noisy: bool) -> None:
+    def set_reference_noise(self, model: nn.Module, *, noisy: bool) -> None:
         """Note in a model's configuration whether known pixels bear noise (`conditions.SAMPLING_NOISE`)."""
         ...
 

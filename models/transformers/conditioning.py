@@ -63,6 +63,7 @@ def moved(
     conditioning: Conditioning,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    *,
     non_blocking: bool = False,
 ) -> Conditioning:
     """Bring every part to a device, and those of floating point but sizes to a type."""

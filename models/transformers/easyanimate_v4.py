@@ -176,7 +176,7 @@ class EasyAnimateV4:
             raise ModelError(f"the transformer has {network.config.in_channels} input channels; it is widened already")
         network.widen(INPAINT_LATENTS * network.latent_channels)
 
-    def set_reference_noise(self, model: nn.Module, noisy: bool) -> None:
+    def set_reference_noise(self, model: nn.Module, *, noisy: bool) -> None:
         """Note whether known pixels bear noise."""
         model.register_to_config(add_noise_in_inpaint_model=noisy)  # type: ignore[operator]
 

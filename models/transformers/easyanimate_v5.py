@@ -173,7 +173,7 @@ class EasyAnimate:
         model.proj = widened(old, channels)
         model.register_to_config(in_channels=channels)  # type: ignore[operator]
 
-    def set_reference_noise(self, model: nn.Module, noisy: bool) -> None:
+    def set_reference_noise(self, model: nn.Module, *, noisy: bool) -> None:
         """Note whether known pixels bear noise, where diffusers' pipeline looks for it."""
         model.register_to_config(add_noise_in_inpaint_model=noisy)  # type: ignore[operator]
 

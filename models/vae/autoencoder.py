@@ -101,7 +101,7 @@ class VideoAutoencoder(Protocol):
         ...
 
     def encode(
-        self, network: Any, frames: torch.Tensor, checkpointing: bool, frames_at_once: int | None
+        self, network: Any, frames: torch.Tensor, frames_at_once: int | None, *, checkpointing: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode frames of a valid shape to the posterior's mean and log variance, unscaled.
 
@@ -121,7 +121,7 @@ class VideoAutoencoder(Protocol):
         ...
 
     def decode(
-        self, network: Any, latents: torch.Tensor, checkpointing: bool, latents_at_once: int | None
+        self, network: Any, latents: torch.Tensor, latents_at_once: int | None, *, checkpointing: bool
     ) -> Iterator[torch.Tensor]:
         """Yield the frames of unscaled latents in order, piece by piece, each about −1..1 but not clamped.
 

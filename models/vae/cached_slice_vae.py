@@ -24,7 +24,7 @@ FLAG = "cache_compression_vae"
 
 
 def decode_slices(
-    network: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool, size: int
+    network: AutoencoderKLMagvit, latents: torch.Tensor, size: int, *, checkpointing: bool
 ) -> Iterator[torch.Tensor]:
     """Yield the frames (B, 3, 4n, H, W) of group after group of `size` = n latent frames.
 
@@ -35,17 +35,17 @@ def decode_slices(
     """
     count = latents.shape[2]
     if count == 1:
-        yield decode_slice(network, latents, 0, 1, True, checkpointing)
+        yield decode_slice(network, latents, 0, 1, is_image=True, checkpointing=checkpointing)
         return
     over = sliced.FRAMES_PER_LATENT - 1 if count % size == 1 else 0
     done, wanted = 0, sliced.FRAMES_PER_LATENT * count - over
-    for frames in _pieces(network, latents, checkpointing, size):
+    for frames in _pieces(network, latents, size, checkpointing=checkpointing):
         yield frames[:, :, : wanted - done]
         done += frames.shape[2]
 
 
 def _pieces(
-    network: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool, size: int
+    network: AutoencoderKLMagvit, latents: torch.Tensor, size: int, *, checkpointing: bool
 ) -> Iterator[torch.Tensor]:
     """Yield four frames of each latent; in tiles one piece, since what is kept between groups is that of one tile."""
 

@@ -89,7 +89,7 @@ class ImageVae:
         return Scaling(config.get("scaling_factor", 0.18215), config.get("shift_factor") or 0.0)
 
     def encode(
-        self, network: AutoencoderKL, frames: torch.Tensor, checkpointing: bool, frames_at_once: int | None
+        self, network: AutoencoderKL, frames: torch.Tensor, frames_at_once: int | None, *, checkpointing: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode frames as rows of batches of at most 8; see `VideoAutoencoder.encode`."""
 
@@ -97,12 +97,12 @@ class ImageVae:
             both: torch.Tensor = network.encoder(signed(part, network.dtype))
             return network.quant_conv(both) if network.quant_conv is not None else both
 
-        pieces = _batches(network, moments, frames, 1, checkpointing, frames_at_once)
+        pieces = _batches(network, moments, frames, 1, frames_at_once, checkpointing=checkpointing)
         mean, logvar = torch.cat(list(pieces), dim=2).chunk(2, dim=1)
         return mean, logvar
 
     def decode(
-        self, network: AutoencoderKL, latents: torch.Tensor, checkpointing: bool, latents_at_once: int | None
+        self, network: AutoencoderKL, latents: torch.Tensor, latents_at_once: int | None, *, checkpointing: bool
     ) -> Iterator[torch.Tensor]:
         """Yield batches of at most 8 frames; see `VideoAutoencoder.decode`."""
 
@@ -111,7 +111,7 @@ class ImageVae:
             frames: torch.Tensor = network.decoder(part)
             return frames
 
-        return _batches(network, pixels, latents, PIXELS_PER_LATENT, checkpointing, latents_at_once)
+        return _batches(network, pixels, latents, PIXELS_PER_LATENT, latents_at_once, checkpointing=checkpointing)
 
     def tile_px(self, network: AutoencoderKL) -> tuple[int, int]:
         """Return the size of a tile as diffusers' `enable_tiling` takes it from the config."""
@@ -131,8 +131,9 @@ def _batches(
     run: Callable[[torch.Tensor], torch.Tensor],
     video: torch.Tensor,
     scale: int,
-    checkpointing: bool,
     at_once: int | None,
+    *,
+    checkpointing: bool,
 ) -> Iterator[torch.Tensor]:
     """Yield what a network makes of a video's frames, (B, C, n, h, w) of so many rows of B·n.
 

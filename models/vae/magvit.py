@@ -172,17 +172,17 @@ def convolve(conv: EasyAnimateCausalConv3d, x: torch.Tensor, stretch: Stretch) -
     return F.conv3d(x, conv.weight, conv.bias, conv.stride, conv.padding)
 
 
-def group_norm(norm: nn.GroupNorm, x: torch.Tensor, chunk: int | None, first_apart: bool) -> torch.Tensor:
+def group_norm(norm: nn.GroupNorm, x: torch.Tensor, chunk: int | None, *, first_apart: bool) -> torch.Tensor:
     """Normalise with statistics per chunk of frames (see `in_chunks`)."""
 
     def normalise(part: torch.Tensor) -> torch.Tensor:
         return F.group_norm(part, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
-    return in_chunks(normalise, x, chunk, first_apart)
+    return in_chunks(normalise, x, chunk, first_apart=first_apart)
 
 
 def in_chunks(
-    run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, chunk: int | None, first_apart: bool = False
+    run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, chunk: int | None, *, first_apart: bool = False
 ) -> torch.Tensor:
     """Run a function on each chunk of frames by itself, as rows of one batch.
 
@@ -223,14 +223,14 @@ def _mid(stretch: Stretch, block: EasyAnimateMidBlock3d, x: torch.Tensor, chunk:
 
 
 def _attend(stretch: Stretch, attention: MidAttention, x: torch.Tensor, chunk: int | None) -> torch.Tensor:
-    return in_chunks(attention, x, chunk, stretch.first_apart)
+    return in_chunks(attention, x, chunk, first_apart=stretch.first_apart)
 
 
 def _residual(stretch: Stretch, block: EasyAnimateResidualBlock3D, x: torch.Tensor, chunk: int | None) -> torch.Tensor:
     span = 1 if block.spatial_group_norm else chunk
-    y = block.nonlinearity(group_norm(block.norm1, x, span, stretch.first_apart))
+    y = block.nonlinearity(group_norm(block.norm1, x, span, first_apart=stretch.first_apart))
     y = convolve(block.conv1, y, stretch)
-    y = block.nonlinearity(group_norm(block.norm2, y, span, stretch.first_apart))
+    y = block.nonlinearity(group_norm(block.norm2, y, span, first_apart=stretch.first_apart))
     y = convolve(block.conv2, block.dropout(y), stretch)
     return (y + block.shortcut(x)) / block.output_scale_factor
 
@@ -260,5 +260,5 @@ def _output(
     stretch: Stretch, network: EasyAnimateEncoder | EasyAnimateDecoder, x: torch.Tensor, chunk: int | None
 ) -> torch.Tensor:
     span = 1 if network.spatial_group_norm else chunk
-    x = network.conv_act(group_norm(network.conv_norm_out, x, span, stretch.first_apart))
+    x = network.conv_act(group_norm(network.conv_norm_out, x, span, first_apart=stretch.first_apart))
     return convolve(network.conv_out, x, stretch)

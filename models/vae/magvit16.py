@@ -94,7 +94,7 @@ class CausalMagvit:
         return Scaling(config.get("scaling_factor", 0.7125))
 
     def encode(
-        self, network: AutoencoderKLMagvit, frames: torch.Tensor, checkpointing: bool, frames_at_once: int | None
+        self, network: AutoencoderKLMagvit, frames: torch.Tensor, frames_at_once: int | None, *, checkpointing: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode in stretches of whole chunks of four frames; see `VideoAutoencoder.encode`."""
         at_once = frames_at_once or (frames.shape[2] if torch.is_grad_enabled() else MAGVIT.frames_per_latent)
@@ -104,7 +104,7 @@ class CausalMagvit:
         def moments(part: torch.Tensor) -> torch.Tensor:
             stretches = [
                 magvit.encode(network.encoder, signed(part[:, :, begin:end], network.dtype), stretch)
-                for begin, end, stretch in _stretches(part.shape[2], at_once, checkpointing)
+                for begin, end, stretch in _stretches(part.shape[2], at_once, checkpointing=checkpointing)
             ]
             both: torch.Tensor = network.quant_conv(torch.cat(stretches, dim=2))
             return both
@@ -116,14 +116,14 @@ class CausalMagvit:
         return mean, logvar
 
     def decode(
-        self, network: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool, latents_at_once: int | None
+        self, network: AutoencoderKLMagvit, latents: torch.Tensor, latents_at_once: int | None, *, checkpointing: bool
     ) -> Iterator[torch.Tensor]:
         """Yield stretches of frames; see `VideoAutoencoder.decode`."""
         at_once = latents_at_once or (latents.shape[2] if torch.is_grad_enabled() else 1)
         latents = network.post_quant_conv(latents)
 
         def pieces(part: torch.Tensor) -> Iterator[torch.Tensor]:
-            for begin, end, stretch in _stretches(part.shape[2], at_once, checkpointing):
+            for begin, end, stretch in _stretches(part.shape[2], at_once, checkpointing=checkpointing):
                 yield magvit.decode(network.decoder, part[:, :, begin:end], stretch)
 
         def pixels(part: torch.Tensor) -> torch.Tensor:
@@ -144,7 +144,7 @@ class CausalMagvit:
         return weights
 
 
-def _stretches(frames: int, at_once: int, checkpointing: bool) -> Iterator[tuple[int, int, Stretch]]:
+def _stretches(frames: int, at_once: int, *, checkpointing: bool) -> Iterator[tuple[int, int, Stretch]]:
     """Divide a sequence: the first frame goes with the first stretch."""
     if checkpointing or at_once >= frames - 1:
         yield 0, frames, Stretch(checkpointing=checkpointing)

@@ -17,7 +17,7 @@ from models.vae.tiling import tiled
 ATTENTION = {"latent_channels": 4, "mid_block_attention_type": "3d"}
 
 
-def encode_slice(network: AutoencoderKLMagvit, frames: torch.Tensor, checkpointing: bool) -> torch.Tensor:
+def encode_slice(network: AutoencoderKLMagvit, frames: torch.Tensor, *, checkpointing: bool) -> torch.Tensor:
     """Encode one slice (B, 3, 4n+1, H, W) to its moments (B, 2·C, n+1, h, w)."""
     stretch = Stretch(first="single", checkpointing=checkpointing)
 
@@ -29,7 +29,7 @@ def encode_slice(network: AutoencoderKLMagvit, frames: torch.Tensor, checkpointi
 
 
 def decode_slices(
-    network: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool, size: int
+    network: AutoencoderKLMagvit, latents: torch.Tensor, size: int, *, checkpointing: bool
 ) -> Iterator[torch.Tensor]:
     """Yield the frames (B, 3, 4n−3, H, W) of slice after slice of `size` = n latent frames."""
     stretch = Stretch(first="single", checkpointing=checkpointing)

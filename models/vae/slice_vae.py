@@ -20,7 +20,7 @@ from models.vae.tiling import tiled
 FLAG = "slice_compression_vae"
 
 
-def encode_slice(network: AutoencoderKLMagvit, frames: torch.Tensor, checkpointing: bool) -> torch.Tensor:
+def encode_slice(network: AutoencoderKLMagvit, frames: torch.Tensor, *, checkpointing: bool) -> torch.Tensor:
     """Encode one slice (B, 3, 4n, H, W), or an image, to its moments (B, 2·C, n, h, w)."""
     stretch = Stretch(symmetric=True, first="usual", checkpointing=checkpointing)
 
@@ -32,7 +32,7 @@ def encode_slice(network: AutoencoderKLMagvit, frames: torch.Tensor, checkpointi
 
 
 def decode_slices(
-    network: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool, size: int, shares: bool = True
+    network: AutoencoderKLMagvit, latents: torch.Tensor, size: int, *, checkpointing: bool, shares: bool = True
 ) -> Iterator[torch.Tensor]:
     """Yield the frames (B, 3, 4n, H, W) of slice after slice of `size` = n latent frames.
 
@@ -52,15 +52,17 @@ def decode_slices(
     lone = count % size == 1
     for begin, end in sliced.spans(count, size):
         if lone and begin == 0:
-            yield decode_slice(network, latents[:, :, :1], 0, 1, True, checkpointing)
+            yield decode_slice(network, latents[:, :, :1], 0, 1, is_image=True, checkpointing=checkpointing)
             continue
         first = max(int(lone), begin - size) if shares else begin
         last = min(count, end + size) if shares else end
-        yield decode_slice(network, latents[:, :, first:last], begin - first, end - first, False, checkpointing)
+        yield decode_slice(
+            network, latents[:, :, first:last], begin - first, end - first, is_image=False, checkpointing=checkpointing
+        )
 
 
 def decode_slice(
-    network: AutoencoderKLMagvit, latents: torch.Tensor, begin: int, end: int, is_image: bool, checkpointing: bool
+    network: AutoencoderKLMagvit, latents: torch.Tensor, begin: int, end: int, *, is_image: bool, checkpointing: bool
 ) -> torch.Tensor:
     """Decode one slice.
 

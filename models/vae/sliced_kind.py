@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from diffusers import AutoencoderKLMagvit
@@ -14,10 +14,23 @@ from models.vae import sliced
 from models.vae.autoencoder import Scaling, signed
 from models.vae.first_weights import Taps, init_vae
 
-EncodeSlice = Callable[[AutoencoderKLMagvit, torch.Tensor, bool], torch.Tensor]
-"""(network, (B, 3, n, H, W), checkpointing) → mean and log variance of one slice, (B, 2·C, m, h, w)"""
-DecodeSlices = Callable[[AutoencoderKLMagvit, torch.Tensor, bool, int], Iterator[torch.Tensor]]
-"""(network, (B, C, t, h, w), checkpointing, latent frames of a slice) → frames (B, 3, n, H, W), slice by slice"""
+
+class EncodeSlice(Protocol):
+    """How a kind encodes one slice."""
+
+    def __call__(self, network: Any, frames: torch.Tensor, /, *, checkpointing: bool) -> torch.Tensor:
+        """Encode (B, 3, n, H, W); return mean and log variance, (B, 2·C, m, h, w)."""
+        ...
+
+
+class DecodeSlices(Protocol):
+    """How a kind decodes all slices."""
+
+    def __call__(
+        self, network: Any, latents: torch.Tensor, size: int, /, *, checkpointing: bool
+    ) -> Iterator[torch.Tensor]:
+        """Decode (B, C, t, h, w) in slices of `size` latent frames; yield frames (B, 3, n, H, W), slice by slice."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,25 +86,25 @@ class SlicedKind:
         return sliced.scaling(config)
 
     def encode(
-        self, network: AutoencoderKLMagvit, frames: torch.Tensor, checkpointing: bool, frames_at_once: int | None
+        self, network: AutoencoderKLMagvit, frames: torch.Tensor, frames_at_once: int | None, *, checkpointing: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode slice by slice; see `VideoAutoencoder.encode`. One frame over is a slice of its own, the first."""
         size = self.grid(network.config).frames_per_slice
         sliced.check_at_once("frames_at_once", frames_at_once, size)
         moments = [
-            self.encode_slice(network, signed(frames[:, :, begin:end], network.dtype), checkpointing)
+            self.encode_slice(network, signed(frames[:, :, begin:end], network.dtype), checkpointing=checkpointing)
             for begin, end in sliced.spans(frames.shape[2], size)
         ]
         mean, logvar = torch.cat(moments, dim=2).chunk(2, dim=1)
         return mean, logvar
 
     def decode(
-        self, network: AutoencoderKLMagvit, latents: torch.Tensor, checkpointing: bool, latents_at_once: int | None
+        self, network: AutoencoderKLMagvit, latents: torch.Tensor, latents_at_once: int | None, *, checkpointing: bool
     ) -> Iterator[torch.Tensor]:
         """Yield the frames of slice after slice; see `VideoAutoencoder.decode`."""
         size = self.grid(network.config).latents_per_slice
         sliced.check_at_once("latents_at_once", latents_at_once, size)
-        return self.decode_slices(network, latents, checkpointing, size)
+        return self.decode_slices(network, latents, size, checkpointing=checkpointing)
 
     def tile_px(self, network: AutoencoderKLMagvit) -> tuple[int, int]:
         """Return the size of a tile as diffusers' `enable_tiling` sets it."""

@@ -36,7 +36,7 @@ def tile_px_of(vae: Any) -> tuple[int, int] | None:
 
 
 def encode_moments(
-    vae: Any, frames: torch.Tensor, checkpointing: bool = False, frames_at_once: int | None = None
+    vae: Any, frames: torch.Tensor, frames_at_once: int | None = None, *, checkpointing: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode frames to the posterior's mean and log variance, unscaled.
 
@@ -55,7 +55,7 @@ def encode_moments(
         ModelError: a shape or type that cannot be encoded.
     """
     check_frames(vae, frames)
-    return _encoded(vae, frames, checkpointing, frames_at_once)
+    return _encoded(vae, frames, frames_at_once, checkpointing=checkpointing)
 
 
 def encode_pixels(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,11 +71,11 @@ def encode_pixels(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
     if frames.dtype != torch.uint8:
         raise ModelError(f"pixels of type {frames.dtype}: give uint8")
     check_shape(vae, frames)
-    return _encoded(vae, frames, False, None)
+    return _encoded(vae, frames, None, checkpointing=False)
 
 
 def decode_frames(
-    vae: Any, latents: torch.Tensor, checkpointing: bool = False, latents_at_once: int | None = None
+    vae: Any, latents: torch.Tensor, latents_at_once: int | None = None, *, checkpointing: bool = False
 ) -> torch.Tensor:
     """Decode unscaled latents to frames.
 
@@ -93,12 +93,12 @@ def decode_frames(
     Raises:
         ModelError: not five dimensions, or another number of channels.
     """
-    pieces = list(frame_pieces(vae, latents, checkpointing, latents_at_once))
+    pieces = list(frame_pieces(vae, latents, latents_at_once, checkpointing=checkpointing))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
 def frame_pieces(
-    vae: Any, latents: torch.Tensor, checkpointing: bool = False, latents_at_once: int | None = None
+    vae: Any, latents: torch.Tensor, latents_at_once: int | None = None, *, checkpointing: bool = False
 ) -> Iterator[torch.Tensor]:
     """Yield what `decode_frames` returns piece by piece (B, 3, n, H, W), in order; memory is that of one piece.
 
@@ -108,7 +108,7 @@ def frame_pieces(
     channels = channels_of(vae)
     if latents.ndim != 5 or latents.shape[1] != channels:
         raise ModelError(f"latents {tuple(latents.shape)}: the VAE decodes (batch, {channels}, frames, height, width)")
-    return kind_of(vae).decode(vae, latents, checkpointing, latents_at_once)
+    return kind_of(vae).decode(vae, latents, latents_at_once, checkpointing=checkpointing)
 
 
 def check_frames(vae: Any, frames: torch.Tensor) -> None:
@@ -177,10 +177,10 @@ def to_latents(vae: Any, mean: torch.Tensor, logvar: torch.Tensor, noise: torch.
     return kind_of(vae).scaling(vae.config).scaled(draw_posterior(mean, logvar, noise))
 
 
-def from_latents(vae: Any, latents: torch.Tensor, checkpointing: bool = False) -> torch.Tensor:
+def from_latents(vae: Any, latents: torch.Tensor, *, checkpointing: bool = False) -> torch.Tensor:
     """Decode scaled latents of any type, the inverse of `encode` (see `decode_frames`)."""
     unscaled = kind_of(vae).scaling(vae.config).unscaled(latents)
-    return decode_frames(vae, unscaled.to(vae.dtype), checkpointing)
+    return decode_frames(vae, unscaled.to(vae.dtype), checkpointing=checkpointing)
 
 
 def encode(vae: Any, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -215,7 +215,7 @@ class TrainableVAE(nn.Module):
         checkpointing: recompute activations in the backward pass.
     """
 
-    def __init__(self, vae: Any, checkpointing: bool = False, decoder_only: bool = False):
+    def __init__(self, vae: Any, *, checkpointing: bool = False, decoder_only: bool = False):
         """Wrap the model; nothing is copied.
 
         Args:
@@ -250,12 +250,16 @@ class TrainableVAE(nn.Module):
         """
         encodes = any(parameter.requires_grad for parameter in self.vae.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and encodes):
-            mean, logvar = encode_moments(self.vae, frames, self.checkpointing and encodes)
-        return decode_frames(self.vae, draw_posterior(mean, logvar, noise), self.checkpointing), mean, logvar
+            mean, logvar = encode_moments(self.vae, frames, checkpointing=self.checkpointing and encodes)
+        return (
+            decode_frames(self.vae, draw_posterior(mean, logvar, noise), checkpointing=self.checkpointing),
+            mean,
+            logvar,
+        )
 
 
 def _encoded(
-    vae: Any, frames: torch.Tensor, checkpointing: bool, frames_at_once: int | None
+    vae: Any, frames: torch.Tensor, frames_at_once: int | None, *, checkpointing: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, logvar = kind_of(vae).encode(vae, frames, checkpointing, frames_at_once)
+    mean, logvar = kind_of(vae).encode(vae, frames, frames_at_once, checkpointing=checkpointing)
     return mean, logvar.clamp(-30.0, 20.0)

@@ -97,7 +97,7 @@ def file_name(name: str) -> str:
     return name + Path(weights_of(name).file).suffix
 
 
-def download(name: str, again: bool = False) -> Path:
+def download(name: str, *, again: bool = False) -> Path:
     """Fetch a name's file into the hub's cache; processes of one machine that ask at once fetch it once.
 
     Args:
@@ -115,7 +115,7 @@ def download(name: str, again: bool = False) -> Path:
         with quiet_hub():
             most_s = longest_s(weights.size_bytes)
             if weights.repository.startswith(GITHUB):
-                return within(most_s, lambda: _download_direct(name, again))
+                return within(most_s, lambda: _download_direct(name, again=again))
             where = {"revision": weights.revision, "force_download": again}
             with bounded_hub(most_bytes_of(weights)):
                 return Path(within(most_s, lambda: hf_hub_download(weights.repository, weights.file, **where)))
@@ -127,7 +127,7 @@ def download(name: str, again: bool = False) -> Path:
         ) from None
 
 
-def _download_direct(name: str, again: bool) -> Path:
+def _download_direct(name: str, *, again: bool) -> Path:
     from filelock import FileLock
     from huggingface_hub import is_offline_mode
     from huggingface_hub.file_download import http_get

@@ -229,7 +229,7 @@ def _connect_pictures(desk: Desk, form: Form) -> None:
         if picture is None:
             return gr.skip(), gr.skip()
         begins = bool(paths) and not paths[-1]
-        more = with_point(paths[:-1] if begins else paths, event.index, begins)
+        more = with_point(paths[:-1] if begins else paths, event.index, begins=begins)
         return with_paths(picture, more), more
 
     def begin(paths: Paths) -> Paths:

@@ -60,8 +60,8 @@ def fit_of(offered: Offered, name: str) -> str:
     facts, device, options = offered.facts(name, ()), own_device(), offered.options
     try:
         planned = offered.plan(name, (), Request("fit"))
-        need = need_of(facts, [planned], device.type != "cpu", options.keep_text_encoder)
-        return decide(options.memory, device, need, options.vae_tiling).why
+        need = need_of(facts, [planned], half=device.type != "cpu", encoder_stays=options.keep_text_encoder)
+        return decide(options.memory, device, need, vae_tiling=options.vae_tiling).why
     except (UserError, ModelError) as error:
         return str(error)
 

@@ -59,7 +59,7 @@ def trajectory_of(paths: Paths, width_px: int, height_px: int) -> bytes | None:
     return json.dumps({"width": width_px, "height": height_px, "paths": drawn}).encode()
 
 
-def with_point(paths: Paths, point: Sequence[float], begins: bool) -> Paths:
+def with_point(paths: Paths, point: Sequence[float], *, begins: bool) -> Paths:
     """Return paths with one point more, at the end of the last, or as the first of another."""
     place = (float(point[0]), float(point[1]))
     if begins or not paths:

@@ -234,9 +234,9 @@ def test_a_folder_that_a_list_names_again_and_again_is_searched_once(tmp_path, m
     walked: list[str] = []
     walk = Searcher.walk
 
-    def count(self: Searcher, folder: str, is_word: bool = False) -> Any:
+    def count(self: Searcher, folder: str, *, is_word: bool = False) -> Any:
         walked.append(folder)
-        return walk(self, folder, is_word)
+        return walk(self, folder, is_word=is_word)
 
     monkeypatch.setattr(Searcher, "walk", count)
     assert [source.path for source in find_sources([str(tmp_path / "l.txt")])] == ["in/a.mp4"]

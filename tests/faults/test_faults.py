@@ -171,16 +171,18 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_storage_that_fails_for_the_moment_is_asked_again_ever_more_slowly(slept: list[float]) -> None:
     limits = Limits(storage_tries=4, storage_pause_s=0.5)
-    assert write_with_retries(limits, failing(3, OutputError("busy", True))) == 7
+    assert write_with_retries(limits, failing(3, OutputError("busy", is_transient=True))) == 7
     assert slept == list(pauses_s(limits)) == [0.5, 1.0, 2.0]
     with pytest.raises(OutputError, match="busy"):
-        write_with_retries(limits, failing(4, OutputError("busy", True)))
+        write_with_retries(limits, failing(4, OutputError("busy", is_transient=True)))
     with pytest.raises(OutputError, match="full"):
         write_with_retries(limits, failing(1, OutputError("full")))
     assert len(slept) == 6, "a full disk is not asked again"
 
 
-@pytest.mark.parametrize("error", [MediaError("Input/output error", 1.0, True), OutputError("busy", True)])
+@pytest.mark.parametrize(
+    "error", [MediaError("Input/output error", 1.0, is_transient=True), OutputError("busy", is_transient=True)]
+)
 def test_media_tasks_are_tried_again_without_giving_a_result_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float], error: Exception
 ) -> None:

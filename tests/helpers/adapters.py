@@ -62,7 +62,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def trained(dora: bool = False, rank: int = 3, alpha: float | None = 5.0, seed: int = 0) -> nn.Module:
     model = build()
-    add_lora(model, rank, alpha, TARGETS, dora, seed=seed)
+    add_lora(model, rank, alpha, TARGETS, dora=dora, seed=seed)
     train(model)
     return model
 

@@ -54,7 +54,7 @@ def make_job(folder: Path, worker: Worker, run: Path, steps: int, lora: int, dor
     family, transformer = (build_empty if is_divided(config, worker) else build_transformer)(str(folder / "base"))
     if lora:
         transformer = transformer.to(torch.bfloat16) if half else transformer
-        add_lora(transformer, lora, None, family.lora_targets, dora)
+        add_lora(transformer, lora, None, family.lora_targets, dora=dora)
     unused = family.unused_parameters(transformer)
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in unused)

@@ -200,7 +200,7 @@ def test_control_camera_and_trajectory_give_the_frames_of_sample(comfy: dict[str
     with pytest.raises(UserError, match="no file is named"):
         comfy["SelectsCameraToVideo"].execute(**usual)
 
-    (model,) = models.load("reference", "auto", False, 0.0, False)
+    (model,) = models.load("reference", "auto", 0.0, vae_tiling=False, fuse_loras=False)
     look = CORE_NODES["LoadImage"]().load("last.png")[0]
     film, rate = read_video(base / "input" / "video.mp4")
     usual = ports["SelectsControlToVideo"] | asked | {"model": model, "reference": look, "images": film}

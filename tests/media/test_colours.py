@@ -88,11 +88,16 @@ def test_reshaped_clips_keep_their_colours(
 ) -> None:
     for matrix in (1, 5):
         path = source(
-            tmp_path / "a.mkv", pixel_format, matrix, color_range, turn=display_matrix(*turn), sample_aspect=aspect
+            tmp_path / "a.mkv",
+            pixel_format,
+            matrix,
+            color_range,
+            turn=display_matrix(turn[0], is_mirrored=turn[1]),
+            sample_aspect=aspect,
         )
         cut = CutSettings(crf=1, preset="ultrafast", short_side_px=short_side_px)
         shown, clip = shown_and_written(path, cut, box)
-        wanted = upright(patches(), *turn)
+        wanted = upright(patches(), turn[0], is_mirrored=turn[1])
         if aspect is not None:
             wanted = cv2.resize(wanted, shown.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         assert off(shown, wanted) <= MOST

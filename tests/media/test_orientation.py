@@ -35,7 +35,7 @@ def picture() -> np.ndarray:
 def turned(path: Path, turn: int, mirrored: bool) -> Path:
     frames = [frame_of(picture() / 255, "yuv420p", 1, LIMITED) for _ in range(10)]
     options = {"preset": "ultrafast", "crf": "8"}
-    return write_frames(path, frames, "libx264", options=options, turn=display_matrix(turn, mirrored))
+    return write_frames(path, frames, "libx264", options=options, turn=display_matrix(turn, is_mirrored=mirrored))
 
 
 def same(shown: np.ndarray, wanted: np.ndarray) -> bool:
@@ -47,7 +47,7 @@ def same(shown: np.ndarray, wanted: np.ndarray) -> bool:
 def test_videos_are_shown_written_and_copied_upright(tmp_path: Path, suffix: str, turn: int, mirrored: bool) -> None:
     path = turned(tmp_path / f"a.{suffix}", turn, mirrored)
     facts, _ = probe_video(path)
-    wanted = upright(picture(), turn, mirrored)
+    wanted = upright(picture(), turn, is_mirrored=mirrored)
     assert (facts.rotation_deg, facts.is_mirrored) == (turn, mirrored)
     assert (facts.height_px, facts.width_px) == wanted.shape[:2]
     frame = next(iter(read_frames(Stretch(path, facts))))
@@ -72,7 +72,8 @@ def test_decord_shows_them_upright_too(tmp_path: Path, turn: int, mirrored: bool
     path = turned(tmp_path / "a.mp4", turn, mirrored)
     facts, _ = probe_video(path)
     assert same(
-        next(iter(read_frames_decord(Stretch(path, facts)))).gray(None), upright(picture(), turn, mirrored)[..., 0]
+        next(iter(read_frames_decord(Stretch(path, facts)))).gray(None),
+        upright(picture(), turn, is_mirrored=mirrored)[..., 0],
     )
 
 
@@ -93,7 +94,7 @@ def test_odd_angles_go_to_the_nearest_right_one(degrees: int, mirrored: bool) ->
 
 @pytest.mark.parametrize("turn, mirrored", EIGHT)
 def test_a_matrix_says_what_it_was_made_of(turn: int, mirrored: bool) -> None:
-    assert orientation_of_matrix(tuple(display_matrix(turn, mirrored))) == (turn, mirrored)
+    assert orientation_of_matrix(tuple(display_matrix(turn, is_mirrored=mirrored))) == (turn, mirrored)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
@@ -104,7 +105,8 @@ def test_images_are_turned_as_their_exif_says(tmp_path: Path, suffix: str, orien
     options = {"jpg": {"quality": 95}, "webp": {"lossless": True}}.get(suffix, {})
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(picture()).save(path, exif=exif, **options)
-    wanted = upright(picture(), *BY_EXIF[orientation])
+    turn, is_mirrored = BY_EXIF[orientation]
+    wanted = upright(picture(), turn, is_mirrored=is_mirrored)
     pixels = read_image(path, 10**6)
     assert same(pixels, wanted)
     from media.image import image_facts

@@ -54,7 +54,7 @@ def scheduler(kind: str) -> Any:
 
 def reward(latents: torch.Tensor, checkpointing: bool = False) -> torch.Tensor:
     _, vae = networks()
-    frames = from_latents(vae, latents, checkpointing) / 2 + 0.5
+    frames = from_latents(vae, latents, checkpointing=checkpointing) / 2 + 0.5
     prompts = [""] * len(frames)
     change = Motion().load(torch.device("cpu"), None)(frames, prompts)
     return Brightness().load(torch.device("cpu"), None)(frames, prompts).mean() + 0.1 * change.mean()
@@ -101,7 +101,7 @@ def replayed(predict: Predict, plan: Any, kept: tuple[int, ...], stop_input: boo
 def test_the_gradient_equals_finite_differences(choice: str, stop_input: bool, kind: str) -> None:
     model, _ = networks()
     predict, kept = predicting(), kept_steps(choice, 2, STEPS, "a")
-    latents = sample_with_gradient(predict, scheduler(kind), noise(), STEPS, kept, stop_input)
+    latents = sample_with_gradient(predict, scheduler(kind), noise(), STEPS, kept, stop_input=stop_input)
     gradients = gradient_of(reward(latents))
     again = replayed(predict, scheduler(kind), kept, stop_input)
     used = [p for p in model.parameters() if p.requires_grad]

@@ -49,7 +49,7 @@ def test_flops_are_those_counted(heads: int, layers: int, side: int) -> None:
     counted = {str(op): flops for op, flops in counter.get_flop_counts()["Global"].items()}
     products = sum(flops for op, flops in counted.items() if "attention" not in op and "bmm" not in op) / 2
     assert forward_flops(shape, tokens, TEXT) - attention == pytest.approx(products, rel=0.12)
-    assert training_flops(shape, tokens, TEXT, True) == 4 * forward_flops(shape, tokens, TEXT)
+    assert training_flops(shape, tokens, TEXT, checkpointing=True) == 4 * forward_flops(shape, tokens, TEXT)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -61,7 +61,9 @@ def test_activations_are_those_autograd_keeps(heads: int, layers: int, side: int
     if checkpointing:
         network.enable_gradient_checkpointing()
     kept = saved_bytes(Call(network), *inputs)
-    predicted = training_memory(shape, tokens, TEXT, 2, shape.parameters, checkpointing, False, False, False, 1)
+    predicted = training_memory(
+        shape, tokens, TEXT, 2, shape.parameters, 1, checkpointing=checkpointing, half=False, eight_bit=False, ema=False
+    )
     if checkpointing:  # one block is computed again while its inputs are held
         kept += int(SAVED_VALUES * (tokens + TEXT) * shape.width * 4 * 2)
         assert SAVED_VALUES_CHECKPOINTED < SAVED_VALUES / 10
@@ -70,11 +72,15 @@ def test_activations_are_those_autograd_keeps(heads: int, layers: int, side: int
 
 def test_adapters_8_bits_shards_and_half_precision_save_what_they_save() -> None:
     shape = FAMILY.shape(case(4, 4, 8)[0])
-    full = training_memory(shape, 48, TEXT, 1, shape.parameters, False, False, False, True, 1)
+    full = training_memory(
+        shape, 48, TEXT, 1, shape.parameters, 1, checkpointing=False, half=False, eight_bit=False, ema=True
+    )
     assert full.weights + full.gradients + full.optimizer + full.ema == 20 * shape.parameters
-    adapter = training_memory(shape, 48, TEXT, 1, 1000, False, True, False, False, 1)
+    adapter = training_memory(shape, 48, TEXT, 1, 1000, 1, checkpointing=False, half=True, eight_bit=False, ema=False)
     assert adapter.weights == 4 * 1000 + 2 * (shape.parameters - 1000)
     assert adapter.optimizer == 8 * 1000
-    shared = training_memory(shape, 48, TEXT, 1, shape.parameters, False, False, True, False, 4)
+    shared = training_memory(
+        shape, 48, TEXT, 1, shape.parameters, 4, checkpointing=False, half=False, eight_bit=True, ema=False
+    )
     assert shared.optimizer == 2 * shape.parameters // 4
     assert shared.activations == full.activations

@@ -330,7 +330,7 @@ def test_layers_that_come_to_the_device_for_their_call_and_8_bits_change_nothing
 def test_noise_on_known_pixels_is_noted_and_kept(tmp_path: Path) -> None:
     model = build(SMALL_INPAINT)
     assert model.config.add_noise_in_inpaint_model is False
-    FAMILY.set_reference_noise(model, True)
+    FAMILY.set_reference_noise(model, noisy=True)
     model.save_pretrained(tmp_path)
     assert build_transformer(str(tmp_path))[1].config.add_noise_in_inpaint_model is True
 

@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 def test_a_new_adapter_changes_nothing_and_only_it_is_trained(dora: bool) -> None:
     model = build()
     before, expected = base_state(model), output(model)
-    modules = add_lora(model, 3, 5.0, TARGETS, dora)
+    modules = add_lora(model, 3, 5.0, TARGETS, dora=dora)
     assert len(modules) == 2 * len(TARGETS)
     assert torch.allclose(output(model), expected, atol=1e-6)
     assert {id(p) for p in trainable(model)} == {id(p) for n, p in model.named_parameters() if ".lora_" in n}

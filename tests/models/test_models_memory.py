@@ -214,8 +214,8 @@ def test_what_is_chosen_fits_changes_no_result_and_is_no_slower_with_more_memory
 ) -> None:
     choice, roomier = choose(free, predicted), choose(free + more, predicted)
     assert choice.mode in EXACT_MODES
-    fits = predicted.peak(choice.mode, choice.vae_tiling) * MARGIN <= free
-    least = predicted.peak("sequential_cpu_offload", True) * MARGIN
+    fits = predicted.peak(choice.mode, vae_tiling=choice.vae_tiling) * MARGIN <= free
+    least = predicted.peak("sequential_cpu_offload", vae_tiling=True) * MARGIN
     assert fits == (least <= free)
     assert rank(roomier) <= rank(choice)
     assert choice.mode in choice.why
@@ -271,7 +271,7 @@ def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
 
 
 def advice(mode: str, part: str, device: torch.device, tiling: bool, error: Exception | None = None) -> str:
-    with pytest.raises(ModelError) as refused, memory_advice(mode, part, device, tiling):
+    with pytest.raises(ModelError) as refused, memory_advice(mode, part, device, vae_tiling=tiling):
         raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n 20 GiB")
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -296,9 +296,12 @@ def test_the_cpu_running_out_is_told_likewise_and_other_errors_stay_themselves()
     assert "out of main memory" in advice("none", "transformer", CPU, False, MemoryError())
     cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     assert "`memory`" in advice("none", "text_encoder", GPU, False, cublas)
-    with pytest.raises(ModelError, match="out of main memory at the vae"), memory_advice("none", "vae", CPU, True):
+    with (
+        pytest.raises(ModelError, match="out of main memory at the vae"),
+        memory_advice("none", "vae", CPU, vae_tiling=True),
+    ):
         torch.empty(2**50, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shapes cannot"), memory_advice("none", "vae", CPU, True):
+    with pytest.raises(RuntimeError, match="shapes cannot"), memory_advice("none", "vae", CPU, vae_tiling=True):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 

@@ -112,11 +112,11 @@ def test_what_does_not_lie_together_is_not_added() -> None:
         "vae": PartNeed(50, 50, 5, 900, 90),
     }
     dropped, kept = Need(parts), Need(parts, encoder_stays=True)
-    assert dropped.peak("none", False) == 450 + 900
-    assert dropped.peak("none", True) == 1000 + 10  # the text encoder, alone before the others come
-    assert kept.peak("none", True) == 1450 + 200
-    assert kept.peak("model_cpu_offload", True) == 1000 + 10
-    assert kept.peak("sequential_cpu_offload", True) == 2 * 20 + 200
-    assert kept.peak("sequential_cpu_offload", False) == 50 + 900  # the VAE stays whole
+    assert dropped.peak("none", vae_tiling=False) == 450 + 900
+    assert dropped.peak("none", vae_tiling=True) == 1000 + 10  # the text encoder, alone before the others come
+    assert kept.peak("none", vae_tiling=True) == 1450 + 200
+    assert kept.peak("model_cpu_offload", vae_tiling=True) == 1000 + 10
+    assert kept.peak("sequential_cpu_offload", vae_tiling=True) == 2 * 20 + 200
+    assert kept.peak("sequential_cpu_offload", vae_tiling=False) == 50 + 900  # the VAE stays whole
     only = Need({"transformer": parts["transformer"]})
-    assert only.peak("model_cpu_offload_and_qfloat8", False) == 150 + 20 + 200
+    assert only.peak("model_cpu_offload_and_qfloat8", vae_tiling=False) == 150 + 20 + 200

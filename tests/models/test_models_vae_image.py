@@ -52,7 +52,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     vae, frames = stirred(PRESET), signed(1, 3, 3, 16, 16)
     found = []
     for checkpointing in (False, True):
-        made, mean, _ = TrainableVAE(vae, checkpointing)(frames, None)
+        made, mean, _ = TrainableVAE(vae, checkpointing=checkpointing)(frames, None)
         loss = made.square().mean() + mean.square().mean()
         found.append(torch.autograd.grad(loss, list(vae.parameters()), allow_unused=True))
     for plain, recomputed in zip(*found, strict=True):

@@ -143,7 +143,7 @@ def test_in_time_v2_doubles_all_but_the_first_frame_between_neighbours(place: in
 def test_slices_are_encoded_with_zeros_around_them_each_by_itself(preset: str) -> None:
     vae = without_attention(stirred(preset))
     frames = signed(1, 3, 17, 16, 16)
-    mean, logvar = kind_of(vae).encode(vae, frames, False, None)
+    mean, logvar = kind_of(vae).encode(vae, frames, None, checkpointing=False)
     assert mean.shape == (1, 4, 5, 2, 2)
     plain = symmetric(without_attention(stirred(preset)))
     parts = [frames[:, :, :1], frames[:, :, 1:9], frames[:, :, 9:]]  # one frame over comes first
@@ -153,7 +153,7 @@ def test_slices_are_encoded_with_zeros_around_them_each_by_itself(preset: str) -
 def test_without_sharing_each_slice_is_decoded_as_if_it_were_alone() -> None:
     vae = without_attention(stirred("tiny-slice"))
     latents = signed(1, 4, 6, 2, 2, seed=3)
-    apart = torch.cat(list(slice_vae.decode_slices(vae, latents, False, 2, shares=False)), dim=2)
+    apart = torch.cat(list(slice_vae.decode_slices(vae, latents, 2, checkpointing=False, shares=False)), dim=2)
     assert apart.shape == (1, 3, 24, 16, 16)
     same(apart, torch.cat([decode_frames(vae, part) for part in latents.split(2, dim=2)], dim=2))
     plain = symmetric(without_attention(stirred("tiny-slice")))
@@ -240,7 +240,7 @@ def test_checkpointing_changes_memory_and_not_gradients(preset: str, num_frames:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            made, mean, logvar = TrainableVAE(vae, checkpointing)(frames, noise)
+            made, mean, logvar = TrainableVAE(vae, checkpointing=checkpointing)(frames, noise)
         kept[checkpointing] = sum(seen.values())
         assert made.shape == frames.shape
         loss = made.square().mean() + mean.square().mean() + logvar.mean()

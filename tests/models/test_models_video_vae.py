@@ -53,7 +53,7 @@ def pixels(*shape: int, seed: int = 2, dtype: torch.dtype = torch.float64) -> to
 
 
 def gradients(vae: AutoencoderKLMagvit, frames: torch.Tensor, checkpointing: bool) -> list[torch.Tensor]:
-    made, mean, logvar = TrainableVAE(vae, checkpointing)(frames, torch.ones(()))
+    made, mean, logvar = TrainableVAE(vae, checkpointing=checkpointing)(frames, torch.ones(()))
     loss = made.square().mean() + mean.square().mean() + logvar.mean()
     return list(torch.autograd.grad(loss, list(vae.parameters())))
 
@@ -139,7 +139,7 @@ def test_checkpointing_changes_memory_and_not_gradients(spatial_group_norm: bool
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            made, mean, _ = TrainableVAE(vae, checkpointing)(frames, None)
+            made, mean, _ = TrainableVAE(vae, checkpointing=checkpointing)(frames, None)
             kept[checkpointing] = sum(seen.values())
         found[checkpointing] = gradients(vae, frames, checkpointing)
     for plain, recomputed in zip(found[False], found[True], strict=True):

@@ -144,7 +144,7 @@ def test_what_is_painted_is_white_and_nothing_painted_is_no_mask() -> None:
 
 
 def test_drawn_paths_are_read_as_they_were_drawn() -> None:
-    paths = with_point(with_point(with_point([], (1, 2), False), (30, 4), False), (5, 6), True)
+    paths = with_point(with_point(with_point([], (1, 2), begins=False), (30, 4), begins=False), (5, 6), begins=True)
     file = trajectory_of(paths, 48, 32)
     assert json.loads(file)["paths"] == [[[1, 2], [30, 4]], [[5, 6]]]
     read = read_trajectory(file.decode(), "drawn")

@@ -26,7 +26,7 @@ def test_an_adapter_on_a_bf16_base_is_exported_from_shapes_alone(
     family.build(family.presets["tiny"]).to(torch.bfloat16).save_pretrained(tmp_path / "base")
     monkeypatch.setattr(finish, "load_transformer", lambda *_: pytest.fail("the base was loaded"))
     network = family.load(tmp_path / "base", torch.bfloat16)
-    add_lora(network, 4, 2.0, family.lora_targets, dora)
+    add_lora(network, 4, 2.0, family.lora_targets, dora=dora)
     weights = {name: torch.randn_like(p) for name, p in network.named_parameters() if p.requires_grad}
     _, empty = build_empty(str(tmp_path / "base"))
     config = TrainConfig(lora=LoraSettings(rank=4, alpha=2.0, dora=dora))

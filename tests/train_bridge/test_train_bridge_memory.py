@@ -97,7 +97,7 @@ def test_adapters_of_the_published_12b_are_predicted_below_24_gb() -> None:
     image = {r.mode.name: r for r in card_rows(network, shape, Bucket(17, 512, 512).tokens, 256, 1)}  # type: ignore[arg-type]
     assert image["fp8"].smallest_card_gb == 24
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
-    needs = {mode.name: frozen_need(network, 2, mode.fp8, mode.offload) for mode in BASE_MODES}
+    needs = {mode.name: frozen_need(network, 2, fp8=mode.fp8, offload=mode.offload) for mode in BASE_MODES}
     assert needs["bf16"].device == 2 * frozen
     assert needs["fp8"].device < 1.15 * frozen  # all but the norms' modulations in a byte
     assert needs["fp8, blocks offloaded"].device < 0.1 * frozen < needs["fp8, blocks offloaded"].host

@@ -273,7 +273,8 @@ def test_moments_of_checkpoints_with_one_group_are_put_back_by_name(tmp_path: Pa
     optimizer = make_optimizer(list(new.parameters()), config)
     if sharded:
         state_dict_saver.save(
-            Sharded({"n": old}, {"n": one_group}, None, "n", False).state(True), checkpoint_id=tmp_path / FOLDER
+            Sharded({"n": old}, {"n": one_group}, None, "n", False).state(begun_only=True),
+            checkpoint_id=tmp_path / FOLDER,
         )
         Sharded({"n": new}, {"n": optimizer}, None, "n", False).load(tmp_path)
     else:

@@ -40,7 +40,7 @@ class FolderEncoders:
     kind: str = "qwen2_vl"
 
     @staticmethod
-    def of(vae: Path, text: Path, positions: int, half: bool, kind: str = "qwen2_vl") -> "FolderEncoders":
+    def of(vae: Path, text: Path, positions: int, kind: str = "qwen2_vl", *, half: bool) -> "FolderEncoders":
         """Name the weights by their content."""
         return FolderEncoders(
             str(vae.resolve()),

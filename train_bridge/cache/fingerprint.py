@@ -45,7 +45,7 @@ READERS = 8
 SAVE_EVERY_S = 60.0
 
 
-def latent_key(content_id: str, span: Span | None, bucket: Bucket, vae_id: str, letterbox: bool = False) -> str:
+def latent_key(content_id: str, span: Span | None, bucket: Bucket, vae_id: str, *, letterbox: bool = False) -> str:
     """Name the latents of a clip.
 
     Args:
@@ -67,7 +67,7 @@ def text_key(caption: str, text_id: str) -> str:
 
 def row_key(content_id: str, row: TrainRow, bucket: Bucket, vae_id: str) -> str:
     """Name the latents of a row in a bucket; `content_id` is of its file."""
-    return latent_key(content_id, taken_span(row, bucket), bucket, vae_id, row.letterbox)
+    return latent_key(content_id, taken_span(row, bucket), bucket, vae_id, letterbox=row.letterbox)
 
 
 def file_id(path: Path) -> str:

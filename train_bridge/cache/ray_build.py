@@ -121,7 +121,8 @@ def _graph(job: Job, kind: Kind, units: Sequence[Unit], booking: Booking, rows: 
         dataset = dataset.map_batches(_read, batch_size=1, num_cpus=booking.reader_cpus, **batches)
     dataset = dataset.map_batches(
         _Encoder,
-        fn_constructor_args=(job, kind, booking.encoder_gpus > 0),
+        fn_constructor_args=(job, kind),
+        fn_constructor_kwargs={"has_gpu": booking.encoder_gpus > 0},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(booking.encoders, len(units))),
         num_cpus=booking.encoder_cpus,
@@ -146,7 +147,7 @@ def _read(batch: pa.Table) -> Iterator[pa.Table]:
 class _Encoder:
     """An actor that holds a model, loaded with its first unit."""
 
-    def __init__(self, job: Job, kind: Kind, has_gpu: bool):
+    def __init__(self, job: Job, kind: Kind, *, has_gpu: bool):
         self._job, self._kind = job, kind
         self._model: Any = None
         if not has_gpu:

@@ -108,7 +108,7 @@ def read_camera(path: Path) -> CameraPath:
 
 
 def check_controls(
-    rows: Sequence[TrainRow], sees_camera: bool, memo: Path | None = None
+    rows: Sequence[TrainRow], memo: Path | None = None, *, sees_camera: bool
 ) -> tuple[tuple[TrainRow, ...], list[Refusal]]:
     """Look whether each map is as its clip: as long, of as many frames, and of its aspect.
 
@@ -136,7 +136,7 @@ def check_controls(
             key = f"{place} {name}"
             what = _camera_problem(row, path) if is_camera(path) else _problem(row, facts.get(key), errors.get(key))
             if is_camera(path) != sees_camera:
-                what = _wrong_kind(sees_camera)
+                what = _wrong_kind(sees_camera=sees_camera)
             if what and problem is None:
                 problem = Refusal(str(path), f"control {name}".rstrip(), *what, row.row_id)
         if problem is None:
@@ -146,7 +146,7 @@ def check_controls(
     return tuple(kept), refused
 
 
-def _wrong_kind(sees_camera: bool) -> tuple[str, str]:
+def _wrong_kind(*, sees_camera: bool) -> tuple[str, str]:
     if sees_camera:
         return "is no camera path (.txt)", "this transformer sees camera paths: set data.control=camera"
     return "is a camera path", "this transformer sees pictures: take one that sees camera paths, or another map"

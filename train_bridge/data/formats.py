@@ -302,6 +302,7 @@ def _listing(
     expressions: Sequence[Expression],
     placed: Placed,
     refused: list[Refusal],
+    *,
     is_csv: bool = False,
 ) -> Listing:
     if not any(_has_file(values) for _, values in placed):
@@ -312,7 +313,7 @@ def _listing(
         placed = [(place, _as_exported(values)) for place, values in placed]
     record = _webvid_record if is_webvid else _record
     records = [record(place, values) for place, values in placed]
-    table = _columns(source, [values for _, values in placed], expressions, is_csv)
+    table = _columns(source, [values for _, values in placed], expressions, is_csv=is_csv)
     return Listing(records, refused, table, root, "name" if is_webvid else "text")
 
 
@@ -342,7 +343,7 @@ def _webvid_record(place: str, values: Values) -> Record:
 # -- columns of text files -------------------------------------------------------------------------------
 
 
-def _columns(source: Path, rows: list[Values], expressions: Sequence[Expression], is_csv: bool) -> pa.Table:
+def _columns(source: Path, rows: list[Values], expressions: Sequence[Expression], *, is_csv: bool) -> pa.Table:
     """Return the columns that expressions read."""
     if not expressions:
         return pa.table({})
@@ -353,10 +354,10 @@ def _columns(source: Path, rows: list[Values], expressions: Sequence[Expression]
     for expression in expressions:
         expression.check(names, hint)
     wanted = sorted(set().union(*(expression.columns for expression in expressions))) or names[:1]
-    return pa.table({name: _column(name, [values.get(name) for values in rows], is_csv) for name in wanted})
+    return pa.table({name: _column(name, [values.get(name) for values in rows], is_csv=is_csv) for name in wanted})
 
 
-def _column(name: str, values: list[Any], is_csv: bool) -> pa.Array:
+def _column(name: str, values: list[Any], *, is_csv: bool) -> pa.Array:
     """Return one column as numbers, texts or true/false, whichever most of it are; the rest is missing."""
     digits_count = name in FACT_KEYS or (is_csv and name not in TEXT_KEYS)
     numbers = [_number(v) if digits_count or not isinstance(v, str) else None for v in values]

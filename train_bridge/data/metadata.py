@@ -58,7 +58,7 @@ class Metadata:
     left_out: int
 
 
-def read_metadata(settings: DataSettings, captions: bool = True, controls: bool = False) -> Metadata:
+def read_metadata(settings: DataSettings, *, captions: bool = True, controls: bool = False) -> Metadata:
     """Read the rows to train on; opens no media file.
 
     Args:
@@ -95,7 +95,7 @@ def read_metadata(settings: DataSettings, captions: bool = True, controls: bool 
     shares = shares_of(listing, kept, weight, repeat, timesteps)
     shares = replace(shares, captions=captions_of(listing, drawn), caption_shares=settings.captions)
     wanted = list(control_shares(settings.control)) if controls else None
-    rows, refused = _check_rows(listing, kept, shares, _Files(settings.absolute), captions, wanted)
+    rows, refused = _check_rows(listing, kept, shares, _Files(settings.absolute), wanted, captions=captions)
     return Metadata(tuple(rows), (*listing.refused, *refused), source, count - len(kept))
 
 
@@ -123,8 +123,9 @@ def _check_rows(
     kept: np.ndarray,
     shares: Shares,
     files: "_Files",
-    captions: bool,
     wanted: Sequence[str] | None,
+    *,
+    captions: bool,
 ) -> tuple[list[TrainRow], list[Refusal]]:
     rows: dict[str, TrainRow] = {}
     places: dict[str, str] = {}
@@ -140,7 +141,7 @@ def _check_rows(
             texts, of_texts = texts_of(shares, int(i))
             if texts:
                 record = replace(record, caption=texts[0])
-            row = _row(record, row_id, listing, float(shares.weights[place]), files, captions, wanted)
+            row = _row(record, row_id, listing, float(shares.weights[place]), files, wanted, captions=captions)
             if texts:
                 row = replace(row, captions=texts, caption_shares=of_texts)
             rows[row_id] = drawn(row, shares, place)
@@ -156,8 +157,9 @@ def _row(
     listing: Listing,
     factor: float,
     files: "_Files",
-    captions: bool,
     wanted: Sequence[str] | None,
+    *,
+    captions: bool,
 ) -> TrainRow:
     """Check one record.
 
@@ -244,7 +246,7 @@ def _kind(record: Record, file: str) -> Literal["video", "image"]:
     raise RefusedError("type", "is neither video nor image", "write one of them")
 
 
-def _amount(record: Record, key: str, whole: bool) -> Any:
+def _amount(record: Record, key: str, *, whole: bool) -> Any:
     """Return a positive number, or None where the metadata has none; digits in a text count, as in EasyAnimate's."""
     value = getattr(record, key)
     if value is None or value == "":

@@ -61,4 +61,4 @@ def base_bytes(config: TrainConfig, network: nn.Module) -> int | None:
     if not (memory.fp8_base or memory.offload_blocks):
         return None
     size = 2 if config.train.precision == "bf16" else 4
-    return frozen_need(network, size, memory.fp8_base, memory.offload_blocks).device
+    return frozen_need(network, size, fp8=memory.fp8_base, offload=memory.offload_blocks).device

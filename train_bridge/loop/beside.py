@@ -80,7 +80,7 @@ def count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def pass_bytes(vae: VaeNeed, free_bytes: int, on_gpu: bool) -> int:
+def pass_bytes(vae: VaeNeed, free_bytes: int, *, on_gpu: bool) -> int:
     """Return how much one pass of the cache may take, beside the VAE's weights."""
     share = int((free_bytes - vae.weights) * SHARE_FOR_PASSES)
     return max(0, share if on_gpu else min(share, MOST_ON_CPU))
@@ -102,7 +102,7 @@ def cache_rows(config: TrainConfig, parts: Parts, device: torch.device) -> Calla
     # Without a GPU there may be one encoder for every second CPU (`cache_ray`).
     encoders = 1 if device.type != "cpu" else max(1, (os.cpu_count() or 1) // 2)
     vae = VaeNeed(empty_vae(parts), 2 if config.train.precision == "bf16" and device.type != "cpu" else 4)
-    return rows_per_pass(vae, pass_bytes(vae, free // encoders, device.type != "cpu"))
+    return rows_per_pass(vae, pass_bytes(vae, free // encoders, on_gpu=device.type != "cpu"))
 
 
 @dataclass(frozen=True)

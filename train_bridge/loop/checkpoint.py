@@ -43,7 +43,7 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in found if (path / STATE).is_file())
 
 
-def weights_of(network: nn.Module, adapters_only: bool) -> Tensors:
+def weights_of(network: nn.Module, *, adapters_only: bool) -> Tensors:
     """Gather a network's weights on the CPU, under their own names, however it is divided or wrapped.
 
     Every worker must call it; workers other than the first may get an empty mapping.

@@ -30,7 +30,7 @@ def has_meta(network: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in network.parameters())
 
 
-def fill_transformer(parts: Parts, seed: int, network: nn.Module, worker: Worker, started: bool = False) -> None:
+def fill_transformer(parts: Parts, seed: int, network: nn.Module, worker: Worker, *, started: bool = False) -> None:
     """Load the weights of a divided transformer, and the norms of DoRA; every worker calls it.
 
     Args:

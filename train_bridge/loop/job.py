@@ -118,7 +118,7 @@ def build_job(config: TrainConfig, run: Path, worker: Worker) -> Job:
         adapters_only=config.lora.rank > 0,
         configs=configs,
         row_flops={str(bucket): predictor.flops(bucket) for bucket in prepared.train_buckets.buckets},
-        peak_flops=peak_flops(worker.device, config.train.precision == "bf16"),
+        peak_flops=peak_flops(worker.device, half=config.train.precision == "bf16"),
         data_id=rows.fingerprint(),
         row_ids=tuple(row.row_id for row in prepared.train),
         sample=sample,
@@ -302,7 +302,7 @@ def _start_image(
 
 def trainable_vae(config: TrainConfig, vae: nn.Module) -> TrainableVAE:
     """Wrap a VAE as the config asks: recomputed or not, whole or its decoder alone."""
-    return TrainableVAE(vae, config.train.gradient_checkpointing, config.vae.decoder_only)
+    return TrainableVAE(vae, checkpointing=config.train.gradient_checkpointing, decoder_only=config.vae.decoder_only)
 
 
 def vae_predictor(config: TrainConfig, shadow: TrainableVAE) -> VaePredictor:
@@ -328,7 +328,7 @@ def make_encoders(config: TrainConfig, parts: Parts, run: Path) -> FolderEncoder
     """Return the frozen encoders of a text-to-video run."""
     text = text_encoder_folder(parts, run)
     half = config.train.precision == "bf16"
-    return FolderEncoders.of(Path(parts.vae), text, config.model.text_tokens, half, parts.text_kind)
+    return FolderEncoders.of(Path(parts.vae), text, config.model.text_tokens, parts.text_kind, half=half)
 
 
 def cache_folder(config: TrainConfig, run: Path) -> Path:

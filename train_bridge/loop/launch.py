@@ -86,7 +86,7 @@ def train_worker(settings: dict[str, Any]) -> tuple[str, bool] | None:
     torch.set_num_threads(config.launch.cpus_per_worker)
     context = train.get_context()
     alone = config.launch.workers == 0
-    device = worker_device(alone, config.launch.gpus_per_worker)
+    device = worker_device(config.launch.gpus_per_worker, alone=alone)
     use_device(device)
     worker = Worker(
         rank=0 if alone else context.get_world_rank(),
@@ -111,7 +111,7 @@ def _told(error: TrainingFailedError) -> Exception:
     return error
 
 
-def worker_device(alone: bool, gpus_per_worker: float) -> torch.device:
+def worker_device(gpus_per_worker: float, *, alone: bool) -> torch.device:
     """Return the device that a worker computes on.
 
     Args:

@@ -48,7 +48,7 @@ def is_divided(config: TrainConfig, worker: Worker) -> bool:
     return config.launch.sharding == "fsdp" and worker.world_size > 1
 
 
-def divide(network: nn.Module, worker: Worker, sharding: Literal["ddp", "fsdp"], half: bool = False) -> nn.Module:
+def divide(network: nn.Module, worker: Worker, sharding: Literal["ddp", "fsdp"], *, half: bool = False) -> nn.Module:
     """Wrap a network for training on several workers; alone it stays as it is.
 
     Args:
@@ -73,7 +73,7 @@ def divide(network: nn.Module, worker: Worker, sharding: Literal["ddp", "fsdp"],
     return network
 
 
-def bring_together(network: nn.Module, now: bool) -> None:
+def bring_together(network: nn.Module, *, now: bool) -> None:
     """Say whether the coming forward and backward pass averages gradients over the workers; else they add up."""
     if isinstance(network, DistributedDataParallel):
         network.require_backward_grad_sync = now  # what DDP.no_sync sets

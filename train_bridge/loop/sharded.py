@@ -52,7 +52,7 @@ class Sharded:
     main: str
     adapters_only: bool
 
-    def state(self, begun_only: bool) -> dict[str, Any]:
+    def state(self, *, begun_only: bool) -> dict[str, Any]:
         """Return the tensors themselves, each worker's part of them, by kind, network and name.
 
         Args:

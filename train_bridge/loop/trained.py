@@ -72,7 +72,7 @@ def add_adapter(transformer: nn.Module, family: Architecture, config: TrainConfi
     lora = config.lora
     excludes = family.image_lora_excludes if lora.images_only else ()
     targets = lora.targets or family.lora_targets
-    add_lora(transformer, lora.rank, lora.alpha, targets, lora.dora, seed=config.train.seed, excludes=excludes)
+    add_lora(transformer, lora.rank, lora.alpha, targets, dora=lora.dora, seed=config.train.seed, excludes=excludes)
 
 
 def begin_adapter(transformer: nn.Module, config: TrainConfig) -> None:

@@ -115,7 +115,7 @@ class Trainer:
             half = job.config.train.precision == "bf16"
             if not has_meta(network):
                 network = put_on_device(network, worker.device)
-            networks[name] = divide(network, worker, job.config.launch.sharding, half)
+            networks[name] = divide(network, worker, job.config.launch.sharding, half=half)
             if has_meta(network) and job.fill is not None:
                 job.fill(networks[name], worker)
             optimizers[name] = make_optimizer([p for p in networks[name].parameters() if p.requires_grad], job.config)
@@ -177,7 +177,7 @@ class Trainer:
         for place in places:
             micro, batch = micros[place], to_device(next(batches), self.worker.device)
             for network in self.networks.values():
-                bring_together(network, place == places[-1])
+                bring_together(network, now=place == places[-1])
             for name, losses in self._losses(batch):
                 loss = (losses * batch.weights).sum() / total
                 (loss * world).backward()
@@ -366,7 +366,7 @@ class Trainer:
         return Sharded(self.networks, self.optimizers, self.ema, self.job.method.main, self.job.adapters_only)
 
     def _weights(self, name: str) -> dict[str, torch.Tensor]:
-        return weights_of(self.networks[name], self.job.adapters_only)
+        return weights_of(self.networks[name], adapters_only=self.job.adapters_only)
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.networks[self.job.method.main].parameters() if p.requires_grad]

@@ -102,8 +102,8 @@ class Reward:
         network = networks[self.main]
         # Recomputed in the backward pass, a wrapper for several workers would count its gradients twice.
         alone = not isinstance(network, nn.parallel.DistributedDataParallel)
-        latents = self._sample(network, batch, kept, asked.checkpointing and alone)
-        frames = self.decoded(latents, asked.checkpointing)
+        latents = self._sample(network, batch, kept, checkpointing=asked.checkpointing and alone)
+        frames = self.decoded(latents, checkpointing=asked.checkpointing)
         total = torch.zeros(len(frames), device=frames.device)
         for term in self.terms.values():
             if term.weight:
@@ -120,9 +120,9 @@ class Reward:
         `distance` is the mean squared difference of the latents from those that the base makes of equal noise;
         `<reward>_base` are the rewards of the base's samples, `reward_loss` is what training brings down.
         """
-        latents = self._sample(networks[self.main], batch, (), False)
+        latents = self._sample(networks[self.main], batch, (), checkpointing=False)
         base = self._base_latents(networks[self.main], batch).to(latents)
-        frames, base_rewards = self.decoded(latents, False), self._base_rewards(base, batch)
+        frames, base_rewards = self.decoded(latents, checkpointing=False), self._base_rewards(base, batch)
         found: dict[str, torch.Tensor] = {"reward_loss": torch.zeros(len(frames), device=frames.device)}
         for name, term in self.terms.items():
             rewards = term.judge(frames, batch.prompts).float()
@@ -136,16 +136,16 @@ class Reward:
     def remember_base(self, batch: Batch) -> None:
         """Sample held-out prompts with the weights that there are now, as the base's."""
         for seed, prompt, latents in zip(
-            batch.seeds, batch.prompts, self._sample(self.transformer, batch, (), False), strict=True
+            batch.seeds, batch.prompts, self._sample(self.transformer, batch, (), checkpointing=False), strict=True
         ):
             self._base[seed, prompt] = latents.cpu()
 
-    def decoded(self, latents: torch.Tensor, checkpointing: bool) -> torch.Tensor:
+    def decoded(self, latents: torch.Tensor, *, checkpointing: bool) -> torch.Tensor:
         """Decode the first latents to frames (B, 3, T, H, W) in 0..1."""
         first = latents[:, :, : self.settings.decoded_latents]
-        return (from_latents(self.vae, first, checkpointing).float() / 2 + 0.5).clamp(0, 1)
+        return (from_latents(self.vae, first, checkpointing=checkpointing).float() / 2 + 0.5).clamp(0, 1)
 
-    def _sample(self, network: nn.Module, batch: Batch, kept: Sequence[int], checkpointing: bool) -> torch.Tensor:
+    def _sample(self, network: nn.Module, batch: Batch, kept: Sequence[int], *, checkpointing: bool) -> torch.Tensor:
         assert batch.conditioning is not None
         device = batch.weights.device
         noise = draw_normal(self.shape, generators_of(batch), device)
@@ -159,7 +159,13 @@ class Reward:
         )
         scheduler = make_scheduler(self.scheduler_config, self.settings.steps, self.sampler)
         return sample_with_gradient(
-            predict, scheduler, noise, self.settings.steps, kept, self.settings.stop_input, checkpointing
+            predict,
+            scheduler,
+            noise,
+            self.settings.steps,
+            kept,
+            stop_input=self.settings.stop_input,
+            checkpointing=checkpointing,
         )
 
     def _base_latents(self, network: nn.Module, batch: Batch) -> torch.Tensor:
@@ -169,7 +175,7 @@ class Reward:
             assert self.without_adapters is not None, "all weights are trained: the base is remembered before"
             bare = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
             with self.without_adapters(bare):
-                latents = self._sample(bare, batch, (), False)
+                latents = self._sample(bare, batch, (), checkpointing=False)
             self._base |= {key: one.cpu() for key, one in zip(keys, latents, strict=True)}
         return torch.stack([self._base[key] for key in keys])
 
@@ -177,7 +183,7 @@ class Reward:
         """Return every reward (B,) of the base's latents, by name; they are decoded and judged once."""
         keys = _keys(batch)
         if any(key not in self._base_judged for key in keys):
-            frames = self.decoded(latents, False)
+            frames = self.decoded(latents, checkpointing=False)
             judged = torch.stack([term.judge(frames, batch.prompts).float().mean(1) for term in self.terms.values()])
             self._base_judged |= zip(keys, judged.unbind(1), strict=True)
         rewards = torch.stack([self._base_judged[key] for key in keys], dim=1)

@@ -100,8 +100,9 @@ def assign(
     rows: Sequence[TrainRow],
     settings: BucketSettings,
     max_crop: float = 1.0,
-    letterbox: bool = False,
     grid: LatentGrid = MAGVIT,
+    *,
+    letterbox: bool = False,
 ) -> Assignment:
     """Find the buckets that each row can take.
 
@@ -174,7 +175,7 @@ def assign(
         elif slow[i]:
             why = _too_slow(settings.fps)
         elif short[i]:
-            why = _too_short(facts.num_frames[i] >= shortest[i], settings)
+            why = _too_short(settings, by_rate=facts.num_frames[i] >= shortest[i])
         else:
             height, width = catalogue[shape[i, fewest[i]]]
             why = _too_many_tokens(Bucket(int(shortest[i]), height, width, grid), settings)
@@ -306,7 +307,7 @@ def _too_slow(rate_fps: float) -> tuple[str, str, str]:
     return "num_frames", f"fewer frames a second than buckets.fps, {rate_fps:g}", fix
 
 
-def _too_short(by_rate: bool, settings: BucketSettings) -> tuple[str, str, str]:
+def _too_short(settings: BucketSettings, *, by_rate: bool) -> tuple[str, str, str]:
     if settings.fps:
         frames = max(settings.frames) if settings.shorter == "drop" else min(settings.frames)
         reason = f"shorter than {frames} frames at {settings.fps:g} fps, {frames / settings.fps:.3g} s"

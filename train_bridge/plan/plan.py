@@ -123,7 +123,7 @@ def collect_rows(config: TrainConfig, memo: Path | None = None, parts: Parts | N
     metadata = read_metadata(config.data, captions=not config.kind.trains_vae, controls=sees_control)
     rows, refused = probe_rows(metadata.rows, metadata.refused, memo=memo)
     if sees_control:
-        rows, unfit = check_controls(rows, "camera" in condition_spec(parts or find_parts(config)), memo)
+        rows, unfit = check_controls(rows, memo, sees_camera="camera" in condition_spec(parts or find_parts(config)))
         refused = (*refused, *unfit)
         if not rows:
             raise UserError(f"{config.data.metadata}: no row is left to train on; the first refused: {refused[0]}")
@@ -169,7 +169,7 @@ def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: tor
     named = config.launch.device
     if named is not None and named not in PEAK_TFLOPS:
         raise UserError("not known", field="launch.device", value=named, fix=f"known: {', '.join(PEAK_TFLOPS)}")
-    peak = PEAK_TFLOPS[named] * 1e12 if named else peak_flops(device, config.train.precision == "bf16")
+    peak = PEAK_TFLOPS[named] * 1e12 if named else peak_flops(device, half=config.train.precision == "bf16")
     speed = peak * ASSUMED_SHARE_OF_PEAK
     lines = []
     counts = index.rows_per_bucket(number).tolist()
@@ -280,7 +280,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _fitting(
     rows: Sequence[TrainRow], config: TrainConfig, grid: LatentGrid
 ) -> tuple[tuple[TrainRow, ...], Assignment, tuple[Refusal, ...]]:
-    assignment = assign(rows, config.buckets, config.data.max_crop, config.data.letterbox, grid)
+    assignment = assign(rows, config.buckets, config.data.max_crop, grid, letterbox=config.data.letterbox)
     fits: np.ndarray = np.asarray((assignment.options >= 0).any(axis=1), bool)
     kept = tuple(row for row, fit in zip(rows, fits.tolist(), strict=True) if fit)
     found = replace(assignment, options=assignment.options[fits])

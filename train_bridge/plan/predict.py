@@ -54,7 +54,7 @@ class TransformerPredictor:
     def flops(self, bucket: Bucket) -> float:
         """Return forward and backward FLOPs of one row."""
         checkpointing = self.config.train.gradient_checkpointing
-        return training_flops(self.shape, bucket.tokens, self.config.model.text_tokens, checkpointing)
+        return training_flops(self.shape, bucket.tokens, self.config.model.text_tokens, checkpointing=checkpointing)
 
     def memory(self, bucket: Bucket, rows: int) -> Memory:
         """Return one device's peak for a micro-batch."""

@@ -59,6 +59,7 @@ class HunyuanBlock(nn.Module):
         text_dim: int,
         mlp_dim: int,
         activation: str,
+        *,
         skip: bool,
         image: bool,
         frames: bool,
@@ -108,6 +109,7 @@ class HunyuanBlock(nn.Module):
         frames: int,
         image: torch.Tensor | None = None,
         skip: torch.Tensor | None = None,
+        *,
         turns_itself: bool = True,
     ) -> torch.Tensor:
         """Compute one block.

@@ -1,5 +1,7 @@
 """The network of EasyAnimate V4: HunyuanDiT 1.1 (arXiv 2405.08748) with frames and condition images."""
 
+from functools import partial
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -36,6 +38,7 @@ class HunyuanTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
     @register_to_config
     def __init__(
         self,
+        *,
         num_attention_heads: int = 16,
         attention_head_dim: int = 88,
         in_channels: int = 4,
@@ -181,11 +184,12 @@ class HunyuanTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         half, skips = self.config.num_layers // 2, list[torch.Tensor]()
         for number, block in enumerate(self.blocks):
             skip = skips.pop() if number > half else None
-            inputs = (tokens, texts, time, rotary, frames, images, skip, number > 0 or self.config.rope_in_first_block)
+            inputs = (tokens, texts, time, rotary, frames, images, skip)
+            turned = partial(block, turns_itself=number > 0 or self.config.rope_in_first_block)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                tokens = self._gradient_checkpointing_func(block, *inputs)
+                tokens = self._gradient_checkpointing_func(turned, *inputs)
             else:
-                tokens = block(*inputs)
+                tokens = turned(*inputs)
             if number < half - 1:
                 skips.append(tokens)
         patches = self.proj_out(self.norm_out(tokens, time.float()))

@@ -66,11 +66,12 @@ class PixArtVideoBlock(nn.Module):
         heads: int,
         cross_width: int,
         motion: MotionSettings,
-        bias: bool,
         activation: str,
-        affine: bool,
         eps: float,
         dropout: float,
+        *,
+        bias: bool,
+        affine: bool,
     ):
         """Make the layers.
 

@@ -223,7 +223,7 @@ class PixArtFamily:
         model.add_image_tokens()  # type: ignore[operator]
         model.register_to_config(in_channels=channels)  # type: ignore[operator]
 
-    def set_reference_noise(self, model: nn.Module, noisy: bool) -> None:
+    def set_reference_noise(self, model: nn.Module, *, noisy: bool) -> None:
         """Note whether known pixels bear noise."""
         model.register_to_config(add_noise_in_inpaint_model=noisy)  # type: ignore[operator]
 

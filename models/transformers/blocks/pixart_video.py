@@ -48,6 +48,7 @@ class Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         num_attention_heads: int = 16,
         attention_head_dim: int = 72,
         in_channels: int = 4,
@@ -95,8 +96,8 @@ class Transformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         self.pos_embed = FramePatches(in_channels, width, patch_size, sample_size, scale)
         self.transformer_blocks = nn.ModuleList(
             PixArtVideoBlock(
-                width, num_attention_heads, cross_attention_dim or width, motions[number % 2], attention_bias,
-                activation_fn, norm_elementwise_affine, norm_eps, dropout,
+                width, num_attention_heads, cross_attention_dim or width, motions[number % 2], activation_fn,
+                norm_eps, dropout, bias=attention_bias, affine=norm_elementwise_affine,
             )
             for number in range(num_layers)
         )  # fmt: skip
