@@ -3,18 +3,22 @@
 import argparse
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cli.common import print_json
 from cli.parser import add_json
-from core.errors import UserError
+from core.errors import RunError, UserError
 from core.sanitize import printable
+from core.storage.object_store import ObjectStore
 from core.storage.opening import open_store
 from core.storage.staging import stage_folder
 from core.storage.urls import is_url
-from curation.output.bucket import leftovers, pull, push, remove
+from curation.output.bucket import PARTS, pull, push
+from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
+from curation.output.place import call
+from curation.output.remote import RemoteOutput, remote_output
 from curation.pipeline import need_table
 
 PUSH_HELP = "copy an output to a bucket, so that readers see all of it or what was there before"
@@ -35,10 +39,35 @@ def output_at(name: str, leaves_out: str, puts_back: bool = False) -> Iterator[P
         return
     store = open_store(name)
     folder = stage_folder() / "outputs" / hashlib.blake2b(store.url.encode(), digest_size=12).hexdigest()
-    pull(store, folder, lambda path: not path.startswith(f"{leaves_out}/"))
+    absent = (f"{leaves_out}/", PARTS)
+    commit = pull(store, folder, lambda path: not path.startswith(absent))
+    call(folder, store.url)
     yield folder
     if puts_back:
-        push(folder, store, keeps=lambda path: path.startswith(f"{leaves_out}/"))
+        push(folder, store, keeps=lambda path: path.startswith(absent), based_on=commit.number)
+
+
+@contextmanager
+def output_in_bucket(url: str) -> Iterator[RemoteOutput]:
+    """Have an output that lies in a bucket to write on while the block runs; what broke it leaves it committed.
+
+    Errors tell of the URL in the place of the folder on this machine.
+    """
+    store = open_store(url)
+    if not isinstance(store, ObjectStore) or not store.can_write:
+        raise UserError(f"{url}: cannot be written to; name a folder or s3://, gs://, az://")
+    with remote_output(store) as output:
+        try:
+            yield output
+        except RunError as error:
+            with suppress(RunError):  # let the bucket have what is finished, if it takes it
+                output.commit()
+            raise RunError(str(error).replace(str(output.folder), output.url)) from None
+        except UserError as error:
+            for name in ("problem", "value", "fix"):
+                if (text := getattr(error, name)) is not None:
+                    setattr(error, name, text.replace(str(output.folder), output.url))
+            raise
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:

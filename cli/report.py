@@ -11,6 +11,7 @@ from cli.common import print_json, shown
 from cli.parser import add_json
 from cli.plugins import tables_of
 from curation.output.folder import output_lock_if_free, recipe_file
+from curation.output.place import place_of_output
 from curation.pipeline import need_table
 from curation.recipe import Recipe, load_recipe
 from curation.report.compare import write_comparison
@@ -69,7 +70,11 @@ def _print_values(
     outputs = []
     for out, recipe in (first, *others):
         summary = dataclasses.asdict(summarise(out, recipe.writers))
-        outputs.append({"output": str(out), "summary": summary, "scores": score_values(gather(out, recipe))})
+        outputs.append({
+            "output": place_of_output(out),
+            "summary": summary,
+            "scores": score_values(gather(out, recipe)),
+        })
     if not others:
         page = write_report(*first, budget, parsed.page and Path(parsed.page))
         print_json(outputs[0] | {"page": str(page)})
