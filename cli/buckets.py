@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,19 +19,22 @@ from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
 from curation.output.place import call
 from curation.output.remote import RemoteOutput, remote_output
+from curation.output.stand_ins import may_stand_in
 from curation.pipeline import need_table
 
+PREVIEWS, CONTROLS, RETIRED, SHARDS, CLIPS = "previews", "control", "_retired", "webdataset", "train"
+"""folders of an output that hold media"""
 PUSH_HELP = "copy an output to a bucket, so that readers see all of it or what was there before"
 CLEAN_HELP = "list or remove what dead runs and earlier pushes left"
 
 
 @contextmanager
-def output_at(name: str, leaves_out: str, puts_back: bool = False) -> Iterator[Path]:
+def output_at(name: str, leaves_out: Collection[str], puts_back: bool = False) -> Iterator[Path]:
     """Have an output as a local folder while the block runs: itself, or a copy of what lies in a bucket.
 
     Args:
         name: folder or URL.
-        leaves_out: a folder of the output, such as `previews`, that is not needed.
+        leaves_out: folders of the output, such as `previews`, whose media are not needed.
         puts_back: whether files that the block has written or changed are pushed.
     """
     if not is_url(name):
@@ -39,12 +42,16 @@ def output_at(name: str, leaves_out: str, puts_back: bool = False) -> Iterator[P
         return
     store = open_store(name)
     folder = stage_folder() / "outputs" / hashlib.blake2b(store.url.encode(), digest_size=12).hexdigest()
-    absent = (f"{leaves_out}/", PARTS)
-    commit = pull(store, folder, lambda path: not path.startswith(absent))
+
+    def is_absent(path: str) -> bool:
+        is_left = path.partition("/")[0] in leaves_out and (may_stand_in(path) or path.startswith(f"{PREVIEWS}/"))
+        return is_left or path.startswith(PARTS)
+
+    commit = pull(store, folder, lambda path: not is_absent(path))
     call(folder, store.url)
     yield folder
     if puts_back:
-        push(folder, store, keeps=lambda path: path.startswith(absent), based_on=commit.number)
+        push(folder, store, keeps=is_absent, based_on=commit.number)
 
 
 @contextmanager

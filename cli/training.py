@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from cli.buckets import output_at
+from cli.buckets import PREVIEWS, RETIRED, SHARDS, output_at
 from cli.common import print_json, shown
 from cli.parser import add_json, add_runner
 from configs import config_file
@@ -75,5 +75,5 @@ def _train_config(parsed: argparse.Namespace) -> TrainConfig:
     config = load_config(config_file(parsed.config), parsed.words, values)
     if not is_url(str(config.data.metadata)):
         return config
-    with output_at(str(config.data.metadata), "previews") as out:
+    with output_at(str(config.data.metadata), (PREVIEWS, RETIRED, SHARDS)) as out:
         return dataclasses.replace(config, data=dataclasses.replace(config.data, metadata=str(out)))

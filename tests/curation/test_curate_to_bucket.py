@@ -256,6 +256,51 @@ def test_curate_writes_to_a_bucket_what_it_writes_to_a_folder(
     assert run("curate", footage, "--output", "https://example.org/x") == 2
 
 
+@pytest.mark.slow
+def test_select_in_a_bucket_moves_what_it_rejects_and_brings_it_back(
+    s3_address: str, tmp_path: Path, stage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    footage, local = films(tmp_path / "films"), tmp_path / "local"
+    write(footage / "dark.mp4", [frame // 8 for frame in pan(96, seed=5)])
+    curate(footage, "--config", tmp_path / "quick.yaml", out=local)
+    url = f"s3://{make_bucket(s3_address)}/out"
+    asked: list[str] = []
+
+    def watch(number: int, method: str, path: str) -> Fault:
+        asked.append(f"{method} {path.partition('?')[0]}")
+        return ""
+
+    with faulty_proxy(s3_address, watch) as (address, _):
+        point_at(address, monkeypatch, tmp_path)
+        store = open_object_store(url)
+        assert run("push", local, url) == 0
+        for minimum, kept in ((0.2, "fewer"), (0.0, "all")):
+            rule = f"rules.brightness.min={minimum}"
+            asked.clear()
+            assert run("select", url, rule) == run("select", local, rule) == 0
+            assert not [each for each in asked if each.startswith("GET") and "/train/" in each], "no clip is read"
+            pull(store, tmp_path / "copy")
+            assert_same_output(local, tmp_path / "copy")
+            assert {p for p in texts_of(local) if p.startswith(("train/", "_retired/"))} == {
+                p for p in texts_of(tmp_path / "copy") if p.startswith(("train/", "_retired/"))
+            }
+            assert any((local / "_retired").glob("*.mp4")) == (kept == "fewer")
+            for clip in (tmp_path / "copy" / "train").iterdir():
+                assert clip.read_bytes() == (local / "train" / clip.name).read_bytes()
+            assert leftovers(store) == []
+    capsys.readouterr()
+    for format in ("webvid", "webdataset"):
+        assert run("export", url, "--format", format) == run("export", local, "--format", format) == 0
+    assert f"{url}/webdataset/shard-000000.tar" in capsys.readouterr().out
+    assert store.read("webvid.csv") == (local / "webvid.csv").read_bytes()
+    shard = "webdataset/shard-000000.tar"
+    assert store.read(shard) == (local / shard).read_bytes()
+    assert run("report", url) == 0
+    assert f"report    {url}/report.html" in capsys.readouterr().out
+    assert run("select", f"{url}/nothing") == 2
+    assert f"{url}/nothing: not an output of curate" in capsys.readouterr().err
+
+
 def texts_of(folder: Path) -> set[str]:
     """Return the paths of an output's files; nothing hidden."""
     return {
