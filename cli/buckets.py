@@ -18,7 +18,7 @@ from curation.output.bucket import PARTS, pull, push
 from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
 from curation.output.place import call
-from curation.output.remote import RemoteOutput, remote_output
+from curation.output.remote import CURATED, Layout, RemoteOutput, remote_output
 from curation.output.stand_ins import may_stand_in
 from curation.pipeline import need_table
 
@@ -55,15 +55,19 @@ def output_at(name: str, leaves_out: Collection[str], puts_back: bool = False) -
 
 
 @contextmanager
-def output_in_bucket(url: str) -> Iterator[RemoteOutput]:
+def output_in_bucket(url: str, layout: Layout = CURATED) -> Iterator[RemoteOutput]:
     """Have an output that lies in a bucket to write on while the block runs; what broke it leaves it committed.
 
     Errors tell of the URL in the place of the folder on this machine.
+
+    Args:
+        url: where the output lies.
+        layout: what is committed of it.
     """
     store = open_store(url)
     if not isinstance(store, ObjectStore) or not store.can_write:
         raise UserError(f"{url}: cannot be written to; name a folder or s3://, gs://, az://")
-    with remote_output(store) as output:
+    with remote_output(store, layout) as output:
         try:
             yield output
         except RunError as error:

@@ -247,20 +247,26 @@ def pull(
     return commit
 
 
-def expect_same_output(out: Path, store: Store, before: Commit) -> None:
+def expect_same_output(out: Path, store: Store, before: Commit, mark: str = RECIPE) -> None:
     """Refuse to replace an output by one that was made with another recipe's shots and operators, or other things.
+
+    Args:
+        out: the output.
+        store: where it shall lie.
+        before: the last commit there.
+        mark: the file by which it is known.
 
     Raises:
         UserError: what lies there was not pushed by this program.
     """
-    if not (out / RECIPE).is_file():
-        raise UserError(f"{out}: not an output of curate (no {RECIPE}); run run_pipeline.py curate first")
-    if not before.number and any(entry.key == RECIPE for entry in store.list(RECIPE)):
+    if not (out / mark).is_file():
+        raise UserError(f"{out}: not an output of curate (no {mark}); run run_pipeline.py curate first")
+    if not before.number and any(entry.key == mark for entry in store.list(mark)):
         try:
-            theirs = store.read(RECIPE)
+            theirs = store.read(mark)
         except MissingError:
             return
-        if theirs != (out / RECIPE).read_bytes():
+        if theirs != (out / mark).read_bytes():
             raise UserError(f"{store.url}: holds another output without a commit; give another place, or delete it")
 
 

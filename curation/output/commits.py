@@ -21,7 +21,7 @@ _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OURS = re.compile(
     rf"{COMMITS}/\d{{8}}(?:\.json|/.+)|_parts/[^/]+\.parquet|clips/part-\d+\.parquet|_retired/rows\.parquet|"
     rf"webdataset/[^/]+|(?:train|_retired)/{_ID}\.\w+|(?:_retired/)?control/\w+/{_ID}\.\w+|"
-    rf"previews/[0-9a-f]{{2}}/{_ID}-\d+\.jpg"
+    rf"previews/[0-9a-f]{{2}}/{_ID}-\d+\.jpg|checkpoints/step-\d{{8}}/.+"
 )
 """what runs and pushes write beside the few files at the top, which every commit has: nothing else is ever removed"""
 

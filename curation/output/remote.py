@@ -27,6 +27,7 @@ from core.storage.lease import held_by, told
 from core.storage.object_store import ObjectStore
 from core.storage.staging import stage_folder
 from core.storage.store import Lease, LostError, StoreError
+from curation.inputs.outputs import RECIPE
 from curation.output.bucket import PARTS, ChangingError, Digests, complete, expect_same_output, files_of, publish, pull
 from curation.output.commits import LEASE, Commit, commit_text, last_commit, leftovers, remove_held
 from curation.output.place import call
@@ -36,6 +37,7 @@ EVERY_VARIABLE = "SELECTS_COMMIT_S"
 USUAL_EVERY_S = 60.0
 TRIES = 5
 UNKNOWN = "?"
+LOOK_S = 1.0
 SHARE = 10
 """between two commits passes at least so many times the time that one takes"""
 
@@ -55,13 +57,47 @@ class _State:
     seen: str
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is committed of a folder, and when.
+
+    Attributes:
+        mark: the file by which such an output is known.
+        at_rest: from the folder to its files by path, while nobody writes.
+        at_work: likewise while a run writes, given another folder for copies of what grows.
+        stands_in: of a path, whether a stand-in does where a run goes on.
+        news: what of the folder is looked at every second, and committed whenever it changes; null: time alone.
+    """
+
+    mark: str
+    at_rest: Callable[[Path], dict[str, Path]]
+    at_work: Callable[[Path, Path], dict[str, Path]]
+    stands_in: Callable[[str], bool] = lambda path: False
+    news: Callable[[Path], object] | None = None
+
+
+def _files_with_parts(out: Path, aside: Path | None = None) -> dict[str, Path]:
+    # Parts first: what they name was written before them. One that is folded meanwhile shows in the table.
+    parts = {f"{PARTS}{file.name}": file for file in (out / PARTS).glob("[!.]*.parquet")}
+    return dict(files_of(out)) | parts
+
+
+CURATED = Layout(RECIPE, _files_with_parts, _files_with_parts, may_stand_in)
+"""an output of `curate`"""
+
+
 class RemoteOutput:
     """An output in a bucket while a run holds it; its methods are called by one thread at a time."""
 
-    def __init__(self, store: ObjectStore, place: Path, lease: Lease, state: _State):
-        """Bring the working folder up to the bucket's last commit, unless it is ahead of it."""
+    def __init__(self, store: ObjectStore, place: Path, lease: Lease, state: _State, layout: Layout = CURATED):
+        """Bring the working folder up to the bucket's last commit, unless it is ahead of it.
+
+        Raises:
+            UserError: it holds an output of another kind.
+        """
         self.folder = place / "out"
         self._store, self._place, self._lease, self._state = store, place, lease, state
+        self._layout = layout
         self._digests = Digests()
         self._last = last_commit(store)
         self._restore()
@@ -72,13 +108,15 @@ class RemoteOutput:
         return self._store.url
 
     def _restore(self) -> None:
-        last = self._last
+        last, stands_in = self._last, self._layout.stands_in
+        if last.number and self._layout.mark not in last.files:
+            raise UserError(f"{self.url}: holds an output of another command; give another place")
         is_ahead = self._state.seen == _mark(last) or last.by == self._state.id
         if not (is_ahead and self.folder.is_dir()):
             self._remember(replace(self._state, id=uuid.uuid4().hex, seen=UNKNOWN))
             shutil.rmtree(self.folder, ignore_errors=True)
             if last.number:
-                pull(self._store, self.folder, lambda path: not may_stand_in(path), may_stand_in, last)
+                pull(self._store, self.folder, lambda path: not stands_in(path), stands_in, last)
             self._remember(replace(self._state, seen=_mark(last)))
         call(self.folder, self.url)
         complete(self._store, last)
@@ -91,25 +129,22 @@ class RemoteOutput:
         """
         for _ in range(TRIES):
             try:
-                return self._commit()
+                return self._commit(self._layout.at_rest(self.folder))
             except UserError as error:
                 raise RunError(str(error)) from None
             except ChangingError:
                 time.sleep(1.0)
         raise RunError(f"{self.url}: the output changes while it is committed; run the same command to resume")
 
-    def _commit(self) -> None:
+    def _commit(self, files: dict[str, Path]) -> None:
         """Upload what the bucket does not have and commit it.
 
         Raises:
             UserError: the storage refuses, or another process has taken the output.
             ChangingError: workers changed what was uploaded; nothing was committed.
         """
-        # Parts first: what they name was written before them. One that is folded meanwhile shows in the table.
-        parts = {f"{PARTS}{file.name}": file for file in (self.folder / PARTS).glob("[!.]*.parquet")}
-        files = dict(files_of(self.folder)) | parts
         if not self._last.number:
-            expect_same_output(self.folder, self._store, self._last)
+            expect_same_output(self.folder, self._store, self._last, self._layout.mark)
         by = self._state.id
         self._last = publish(files, self._store, self._lease, self._last, digests=self._digests, by=by)
         self._remember(replace(self._state, seen=_mark(self._last)))
@@ -131,26 +166,35 @@ class RemoteOutput:
             thread.join()
 
     def _keep_committing(self, end: threading.Event, on_loss: Callable[[], None]) -> None:
-        every_s = float(os.environ.get(EVERY_VARIABLE) or USUAL_EVERY_S)
-        pause_s = every_s
+        news = self._layout.news
+        every_s = float(os.environ.get(EVERY_VARIABLE) or USUAL_EVERY_S) if news is None else LOOK_S
+        pause_s, seen = every_s, news and news(self.folder)
         while not end.wait(pause_s):
-            begin = time.monotonic()
+            begin, now = time.monotonic(), news and news(self.folder)
+            if news is not None and now == seen:
+                continue
             try:
-                self._commit()
+                self._commit(self._layout.at_work(self.folder, self._aside))
+                seen = now
             except UserError as error:  # a storage that refuses may not later; the end of the run tells, if it does
                 if isinstance(error, LostError) or not isinstance(error, StoreError):
                     on_loss()
                     return
             except ChangingError:
                 pass
-            pause_s = max(every_s, SHARE * (time.monotonic() - begin))
+            pause_s = every_s if news else max(every_s, SHARE * (time.monotonic() - begin))
 
     def finish(self, is_complete: bool) -> None:
         """Commit the last state, and remove what it does not need: here, too, where nothing is left to do."""
         self.commit()
         remove_held(self._store, self._lease, leftovers(self._store, self._last))
         if is_complete:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for folder in (self.folder, self._aside):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _aside(self) -> Path:
+        return self._place / "aside"
 
     def _remember(self, state: _State) -> None:
         self._state = state
@@ -168,7 +212,7 @@ def place_for(url: str) -> Path:
 
 
 @contextmanager
-def remote_output(store: ObjectStore) -> Iterator[RemoteOutput]:
+def remote_output(store: ObjectStore, layout: Layout = CURATED) -> Iterator[RemoteOutput]:
     """Hold an output in a bucket while the block runs.
 
     Raises:
@@ -180,7 +224,7 @@ def remote_output(store: ObjectStore) -> Iterator[RemoteOutput]:
     with _held_here(store, place):
         state = _state_of(place)
         with store.lease(LEASE, state.token) as lease:  # a holder of this token is dead, since the lock here is ours
-            yield RemoteOutput(store, place, lease, state)
+            yield RemoteOutput(store, place, lease, state, layout)
 
 
 @contextmanager
