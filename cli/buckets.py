@@ -2,32 +2,39 @@
 
 import argparse
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cli.common import print_json
 from cli.parser import add_json
-from core.errors import UserError
+from core.errors import RunError, UserError
 from core.sanitize import printable
+from core.storage.object_store import ObjectStore
 from core.storage.opening import open_store
 from core.storage.staging import stage_folder
 from core.storage.urls import is_url
-from curation.output.bucket import leftovers, pull, push, remove
+from curation.output.bucket import PARTS, pull, push
+from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
+from curation.output.place import call
+from curation.output.remote import CURATED, Layout, RemoteOutput, remote_output
+from curation.output.stand_ins import may_stand_in
 from curation.pipeline import need_table
 
+PREVIEWS, CONTROLS, RETIRED, SHARDS, CLIPS = "previews", "control", "_retired", "webdataset", "train"
+"""folders of an output that hold media"""
 PUSH_HELP = "copy an output to a bucket, so that readers see all of it or what was there before"
 CLEAN_HELP = "list or remove what dead runs and earlier pushes left"
 
 
 @contextmanager
-def output_at(name: str, leaves_out: str, *, puts_back: bool = False) -> Iterator[Path]:
+def output_at(name: str, leaves_out: Collection[str], *, puts_back: bool = False) -> Iterator[Path]:
     """Have an output as a local folder while the block runs: itself, or a copy of what lies in a bucket.
 
     Args:
         name: folder or URL.
-        leaves_out: a folder of the output, such as `previews`, that is not needed.
+        leaves_out: folders of the output, such as `previews`, whose media are not needed.
         puts_back: whether files that the block has written or changed are pushed.
     """
     if not is_url(name):
@@ -35,10 +42,43 @@ def output_at(name: str, leaves_out: str, *, puts_back: bool = False) -> Iterato
         return
     store = open_store(name)
     folder = stage_folder() / "outputs" / hashlib.blake2b(store.url.encode(), digest_size=12).hexdigest()
-    pull(store, folder, lambda path: not path.startswith(f"{leaves_out}/"))
+
+    def is_absent(path: str) -> bool:
+        is_left = path.partition("/")[0] in leaves_out and (may_stand_in(path) or path.startswith(f"{PREVIEWS}/"))
+        return is_left or path.startswith(PARTS)
+
+    commit = pull(store, folder, lambda path: not is_absent(path))
+    call(folder, store.url)
     yield folder
     if puts_back:
-        push(folder, store, keeps=lambda path: path.startswith(f"{leaves_out}/"))
+        push(folder, store, keeps=is_absent, based_on=commit.number)
+
+
+@contextmanager
+def output_in_bucket(url: str, layout: Layout = CURATED) -> Iterator[RemoteOutput]:
+    """Have an output that lies in a bucket to write on while the block runs; what broke it leaves it committed.
+
+    Errors tell of the URL in the place of the folder on this machine.
+
+    Args:
+        url: where the output lies.
+        layout: what is committed of it.
+    """
+    store = open_store(url)
+    if not isinstance(store, ObjectStore) or not store.can_write:
+        raise UserError(f"{url}: cannot be written to; name a folder or s3://, gs://, az://")
+    with remote_output(store, layout) as output:
+        try:
+            yield output
+        except RunError as error:
+            with suppress(RunError):  # let the bucket have what is finished, if it takes it
+                output.commit()
+            raise RunError(str(error).replace(str(output.folder), output.url)) from None
+        except UserError as error:
+            for name in ("problem", "value", "fix"):
+                if (text := getattr(error, name)) is not None:
+                    setattr(error, name, text.replace(str(output.folder), output.url))
+            raise
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:

@@ -83,8 +83,12 @@ def need_plugins(out: Path) -> None:
             raise UserError(f"{out}: its operator '{name}' is of {package}, which is not installed here; install it")
 
 
-def runner_of(parsed: argparse.Namespace) -> Runner:
+def runner_of(parsed: argparse.Namespace, *, is_staged: bool = False) -> Runner:
     """Return the runner that was asked for.
+
+    Args:
+        parsed: the command line.
+        is_staged: whether the output is a folder of this machine that is copied to a bucket.
 
     Raises:
         UserError: options that do not go together.
@@ -95,11 +99,11 @@ def runner_of(parsed: argparse.Namespace) -> Runner:
         return InlineRunner()
     from curation.engine.ray_runner import RayRunner  # takes seconds to import
 
-    return RayRunner(parsed.ray_address)
+    return RayRunner(parsed.ray_address, is_staged)
 
 
-def print_outcome(out: Path, recipe: Recipe, outcome: Outcome, *, as_json: bool = False) -> int:
-    """Print what a run of `curate` has left; return the exit code."""
+def print_outcome(out: Path | str, recipe: Recipe, outcome: Outcome, *, as_json: bool = False) -> int:
+    """Print what a run of `curate` has left in a folder or at a URL; return the exit code."""
     if as_json:
         values = asdict(outcome.summary) | {"problems": list(outcome.tally.problems)}
         done = {"sources_done": outcome.sources_done, "clips_finished": outcome.clips_finished}
@@ -108,11 +112,11 @@ def print_outcome(out: Path, recipe: Recipe, outcome: Outcome, *, as_json: bool 
     print(funnel(outcome.summary))
     if not outcome.sources_done and not outcome.clips_finished:
         print("up to date")
-    print(f"\ntable     {shown(out / 'clips')}")
+    there = printable(str(out).rstrip("/"))
+    print(f"\ntable     {there}/clips")
     if recipe.cut.mode != "none":
-        print(f"clips     {shown(out / 'train')}")
-        print(f"metadata  {shown(out / INTERNAL_NAME)}")
-    print(f"report    {shown(out / PAGE_NAME)}\nrun       {shown(out / 'run.json')}   ({outcome.wall_s:.1f} s)")
+        print(f"clips     {there}/train\nmetadata  {there}/{INTERNAL_NAME}")
+    print(f"report    {there}/{PAGE_NAME}\nrun       {there}/run.json   ({outcome.wall_s:.1f} s)")
     if outcome.tally.problems:
         return print_problems(outcome.tally.problems)
     if not outcome.is_complete:

@@ -5,13 +5,17 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from cli.buckets import output_in_bucket
 from cli.common import check_weights, print_outcome, recipe_for, runner_of, use_weights
 from cli.parser import add_json, add_runner, add_weights, split_overrides
 from core.errors import UserError
 from core.metrics import HOST, Metrics, serving_metrics
+from core.storage.urls import is_url
 from curation.engine.choice import is_worth_ray
+from curation.engine.committing import CommittingRunner
 from curation.inputs.sources import look_for_sources
 from curation.output.folder import known_sources
+from curation.output.remote import RemoteOutput
 from curation.pipeline import curate
 
 HELP = "turn videos and images into training data"
@@ -20,7 +24,7 @@ HELP = "turn videos and images into training data"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("words", nargs="+", metavar="INPUT", help="file, folder, glob, list or URL; and key=value")
-    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--output", required=True, metavar="DIR", help="or a URL, such as s3://bucket/out")
     parser.add_argument("--config", metavar="FILE", help="recipe; default configs/default.yaml, or the output's own")
     add_weights(parser)
     parser.add_argument("--retry-failed", action="store_true", help="try failed sources again, too")
@@ -31,10 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Curate sources into an output."""
+    if not is_url(parsed.output):
+        return _curate(parsed, Path(parsed.output), None)
+    with output_in_bucket(parsed.output) as output:
+        return _curate(parsed, output.folder, output)
+
+
+def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) -> int:
+    """Curate into a folder, which `remote` brings to a bucket."""
     files, overrides = split_overrides(parsed.words)
     if not files:
         raise UserError("curate needs at least one input: a file, folder, glob or list")
-    out = Path(parsed.output)
     recipe, captioner = recipe_for(out, parsed.config, overrides)
     found = look_for_sources(files, known_sources(out, recipe))
     use_weights(parsed.weights)
@@ -42,14 +53,16 @@ def run(parsed: argparse.Namespace) -> int:
         check_weights(operator)  # once, here, before workers on this node ask for them
     if parsed.runner == "auto":
         parsed.runner = "ray" if parsed.ray_address or is_worth_ray(found.sources, captioner) else "inline"
-    runner = runner_of(parsed)
+    runner = runner_of(parsed, is_staged=remote is not None)
     metrics = Metrics()
     with ExitStack() as stack:
         if parsed.metrics_port is not None:
             port = stack.enter_context(serving_metrics(parsed.metrics_port, metrics))
             print(f"metrics at http://{HOST}:{port}/metrics", file=sys.stderr)
         outcome = curate(
-            found.sources, out, recipe, captioner, runner, retry_failed=parsed.retry_failed,
-            whole_process=True, passed_over=found.passed_over, watch=metrics.watch,
+            found.sources, out, recipe, captioner, runner if remote is None else CommittingRunner(runner, remote),
+            retry_failed=parsed.retry_failed, whole_process=True, passed_over=found.passed_over, watch=metrics.watch,
         )  # fmt: skip
-    return print_outcome(out, recipe, outcome, as_json=parsed.json)
+    if remote is not None:
+        remote.finish(outcome.is_complete)
+    return print_outcome(out if remote is None else remote.url, recipe, outcome, as_json=parsed.json)

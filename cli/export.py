@@ -4,14 +4,16 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from cli.buckets import output_at
+from cli.buckets import CLIPS, CONTROLS, PREVIEWS, RETIRED, SHARDS, output_at
 from cli.common import print_json, shown
 from cli.parser import add_json
 from core.errors import UserError
+from core.sanitize import printable
 from core.storage.urls import is_url
-from curation.export import FORMATS, export
+from curation.export import FILES, FORMATS, export
 from curation.export.chosen import Chosen
 from curation.output.folder import output_lock_if_free
+from curation.output.place import place_of_output
 from curation.pipeline import need_table
 
 HELP = "write metadata for trainers"
@@ -35,15 +37,17 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.absolute and is_url(parsed.output):
         raise UserError("--absolute names files on this machine, and the output lies in a bucket; leave it out")
     chosen = Chosen(parsed.where, parsed.clips)
-    with output_at(parsed.output, "previews", puts_back=True) as out:
+    unread = (PREVIEWS, CONTROLS, RETIRED, *((CLIPS, SHARDS) if parsed.format in FILES else ()))
+    with output_at(parsed.output, unread, puts_back=True) as out:
         need_table(out)
         with output_lock_if_free(out):
             result = export(out, parsed.format, absolute=parsed.absolute, kind=parsed.type, chosen=chosen)
     if parsed.json:
         print_json(dataclasses.asdict(result))
         return 0
+    place = place_of_output(out)
     for path in result.paths:
-        print(shown(path))
+        print(f"{printable(place)}/{path.relative_to(out)}" if is_url(place) else shown(path))
     print(f"{result.rows} rows", end="")
     left_out = {
         "without file": result.without_file,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from cli.buckets import output_at
+from cli.buckets import CLIPS, CONTROLS, RETIRED, SHARDS, output_at
 from cli.common import print_json, shown
 from cli.parser import add_json
 from cli.plugins import tables_of
+from core.storage.urls import is_url
 from curation.output.folder import output_lock_if_free, recipe_file
+from curation.output.place import place_of_output
 from curation.pipeline import need_table
 from curation.recipe import Recipe, load_recipe
 from curation.report.compare import write_comparison
@@ -19,6 +21,7 @@ from curation.report.summary import funnel, summarise
 from curation.report.terminal import score_lines, score_values, side_by_side
 from curation.report.write import Budget, write_report
 
+NOT_SHOWN = (CLIPS, CONTROLS, RETIRED, SHARDS)
 HELP = "write and print what an output holds, or two side by side"
 
 
@@ -35,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Write the page that shows an output, or two side by side; print its numbers."""
     with ExitStack() as stack:
         names = [name for name in (parsed.output, parsed.other) if name]
-        outs = [stack.enter_context(output_at(name, "train", puts_back=True)) for name in names]
+        outs = [stack.enter_context(output_at(name, NOT_SHOWN, puts_back=True)) for name in names]
         for out in outs:
             need_table(out)
         for out in dict.fromkeys(out.resolve() for out in outs):
@@ -55,7 +58,9 @@ def _report(parsed: argparse.Namespace, outs: Sequence[Path]) -> int:
         page = _compare_page(parsed, first[0], others[0][0])
         print(f"A  {shown(first[0])}\nB  {shown(others[0][0])}\n{side_by_side(gather(*first), gather(*others[0]))}\n")
         write_comparison(first, others[0], page, budget)
-    print(f"report    {shown(page)}")
+    place = place_of_output(first[0])
+    is_within = is_url(place) and page.resolve().is_relative_to(first[0].resolve())
+    print(f"report    {place}/{page.name}" if is_within else f"report    {shown(page)}")
     return 0
 
 
@@ -69,7 +74,11 @@ def _print_values(
     outputs = []
     for out, recipe in (first, *others):
         summary = dataclasses.asdict(summarise(out, recipe.writers))
-        outputs.append({"output": str(out), "summary": summary, "scores": score_values(gather(out, recipe))})
+        outputs.append({
+            "output": place_of_output(out),
+            "summary": summary,
+            "scores": score_values(gather(out, recipe)),
+        })
     if not others:
         page = write_report(*first, budget, parsed.page and Path(parsed.page))
         print_json(outputs[0] | {"page": str(page)})

@@ -4,12 +4,16 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from cli.common import TABLES, print_json, shown
+from cli.buckets import output_in_bucket
+from cli.common import TABLES, print_json
 from cli.parser import add_json
 from cli.plugins import tables_of
 from configs import config_file
 from core.errors import UserError
+from core.sanitize import printable
+from core.storage.urls import is_url
 from curation.output.folder import recipe_file
+from curation.output.place import place_of_output
 from curation.pipeline import need_table, select
 from curation.recipe import load_recipe, what_differs
 from curation.report.summary import funnel
@@ -19,7 +23,7 @@ HELP = "judge an output by other rules, without decoding"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("output", metavar="DIR")
+    parser.add_argument("output", metavar="DIR", help="or the URL of an output in a bucket")
     parser.add_argument("words", nargs="*", metavar="rules.COLUMN.min=VALUE")
     parser.add_argument("--config", metavar="FILE", help="recipe whose rules are taken")
     add_json(parser)
@@ -27,7 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Judge an output by other rules."""
-    out = Path(parsed.output)
+    if not is_url(parsed.output):
+        return _select(parsed, Path(parsed.output))
+    with output_in_bucket(parsed.output) as output:
+        code = _select(parsed, output.folder)
+        output.finish(is_complete=True)
+        return code
+
+
+def _select(parsed: argparse.Namespace, out: Path) -> int:
     need_table(out)
     tables = tables_of(out)
     kept, _ = load_recipe(recipe_file(out), [], tables)
@@ -55,5 +67,5 @@ def run(parsed: argparse.Namespace) -> int:
     print(f"rules changed: {', '.join(changed) or 'none'}")
     if waiting:
         print(f"{waiting} accepted clips wait for caption or file; finish them with:")
-        print(f"  run_pipeline.py curate INPUT --output {shown(out)}")
+        print(f"  run_pipeline.py curate INPUT --output {printable(place_of_output(out))}")
     return 0

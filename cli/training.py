@@ -1,13 +1,17 @@
 """The `plan` and `train` commands."""
 
+import _thread
 import argparse
+import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 
-from cli.buckets import output_at
+from cli.buckets import PREVIEWS, RETIRED, SHARDS, output_at, output_in_bucket
 from cli.common import print_json, shown
 from cli.parser import add_json, add_runner
 from configs import config_file
+from core.errors import RunError, UserError
 from core.sanitize import printable_lines
 from core.storage.urls import is_url
 from train_bridge.config import TrainConfig, load_config
@@ -36,7 +40,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `train`."""
     _add_config(parser)
-    parser.add_argument("--output", required=True, metavar="RUN")
+    parser.add_argument("--output", required=True, metavar="RUN", help="folder, or a URL such as s3://bucket/run")
     add_runner(parser)
 
 
@@ -58,8 +62,37 @@ def run_train(parsed: argparse.Namespace) -> int:
     """Train a VAE, a transformer or an adapter, or resume a run."""
     from train_bridge.run import train
 
-    model = train(_train_config(parsed), Path(parsed.output), parsed.runner, parsed.ray_address)
+    config = _train_config(parsed)
+    if is_url(parsed.output):
+        return _train_in_bucket(parsed, config)
+    model = train(config, Path(parsed.output), parsed.runner, parsed.ray_address)
     print(f"model     {shown(model)}\nlog       {shown(Path(parsed.output) / 'log.jsonl')}")
+    return 0
+
+
+def _train_in_bucket(parsed: argparse.Namespace, config: TrainConfig) -> int:
+    """Train in a folder of this machine, of which every whole checkpoint is committed to a bucket."""
+    from train_bridge.remote import TRAINED
+    from train_bridge.run import train
+
+    if parsed.ray_address:
+        raise UserError("--ray-address needs a folder that all nodes share, and the output is a URL; name a folder")
+
+    with output_in_bucket(parsed.output, TRAINED) as output:
+
+        def stop() -> None:
+            print(f"\n{output.url} was taken by another process", file=sys.stderr, flush=True)
+            _thread.interrupt_main()
+
+        try:
+            with output.committing(on_loss=stop):
+                model = train(config, output.folder, parsed.runner)
+        except KeyboardInterrupt:
+            with contextlib.suppress(RunError):  # what was saved last; the next run tells why it was not taken
+                output.commit()
+            raise
+        output.finish(is_complete=True)
+        print(f"model     {output.url}/{model.name}\nlog       {output.url}/log.jsonl")
     return 0
 
 
@@ -75,5 +108,5 @@ def _train_config(parsed: argparse.Namespace) -> TrainConfig:
     config = load_config(config_file(parsed.config), parsed.words, values)
     if not is_url(str(config.data.metadata)):
         return config
-    with output_at(str(config.data.metadata), "previews") as out:
+    with output_at(str(config.data.metadata), (PREVIEWS, RETIRED, SHARDS)) as out:
         return dataclasses.replace(config, data=dataclasses.replace(config.data, metadata=str(out)))

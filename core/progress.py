@@ -27,6 +27,10 @@ class Done:
     """tracebacks of bugs of ours"""
     fetched_bytes: int = 0
     """read from buckets and web servers"""
+    looked_bytes: int = 0
+    """read of sources there before they were fetched"""
+    looked_at_bytes: int = 0
+    """size of these sources"""
     rejects: dict[str, int] = field(default_factory=dict)
     """finished clips by the first reason that rejects them"""
 
@@ -44,6 +48,8 @@ class Tally:
     bytes_done: float = 0.0
     problems: list[str] = field(default_factory=list)
     fetched_bytes: int = 0
+    looked_bytes: int = 0
+    looked_at_bytes: int = 0
     rejects: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, done: Done) -> None:
@@ -52,6 +58,8 @@ class Tally:
         self.video_s[done.step] += done.video_s
         self.bytes_done += done.share
         self.fetched_bytes += done.fetched_bytes
+        self.looked_bytes += done.looked_bytes
+        self.looked_at_bytes += done.looked_at_bytes
         for reason, count in done.rejects.items():
             self.rejects[reason] += count
         self.spend(done.cpu_s)
@@ -66,6 +74,8 @@ class Tally:
         """Return the sum of both."""
         total = Tally(bytes_done=self.bytes_done + other.bytes_done)
         total.fetched_bytes = self.fetched_bytes + other.fetched_bytes
+        total.looked_bytes = self.looked_bytes + other.looked_bytes
+        total.looked_at_bytes = self.looked_at_bytes + other.looked_at_bytes
         for part in (self, other):
             for name, count in part.rows.items():
                 total.rows[name] += count

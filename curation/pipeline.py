@@ -290,12 +290,21 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
         "summary": asdict(outcome.summary),
         "problems": tally.problems,
     }
-    if tally.fetched_bytes:
-        run["storage"] = {
-            "fetched_bytes": tally.fetched_bytes,
-            "fetched_share": round(tally.fetched_bytes / max(1, outcome.remote_bytes), 4),
-        }
+    if storage := _storage_facts(tally, outcome.remote_bytes):
+        run["storage"] = storage
     atomic_write(out / RUN_NAME, json.dumps(_without_secrets(run), indent=1, ensure_ascii=False) + "\n")
+
+
+def _storage_facts(tally: Tally, remote_bytes: int) -> dict[str, float]:
+    """Return what was read of sources in buckets: bytes, and their share of the sources that they are of."""
+    found: dict[str, float] = {}
+    if tally.fetched_bytes:
+        share = round(tally.fetched_bytes / max(1, remote_bytes), 4)
+        found |= {"fetched_bytes": tally.fetched_bytes, "fetched_share": share}
+    if tally.looked_at_bytes:
+        share = round(tally.looked_bytes / tally.looked_at_bytes, 6)
+        found |= {"looked_bytes": tally.looked_bytes, "looked_share": share}
+    return found
 
 
 def _without_secrets(value: Any) -> Any:

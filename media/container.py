@@ -29,6 +29,8 @@ _OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(FORM
 _DECODE_OPTIONS = {"err_detect": "explode"}
 _OPTIONS_OF = {"gif": {"trans_color": "0"}}  # what is transparent lies on black, as in every other format
 _HEAD_BYTES = 64
+BUFFER_BYTES = 32768
+"""that FFmpeg reads of a file at a time"""
 _TEXTS = {
     b"#extm3u": "an HLS playlist",
     b"ffconcat": "a list of files for FFmpeg",
@@ -134,25 +136,37 @@ def open_video(path: Path, limits: Limits = USUAL_LIMITS) -> Iterator[InputConta
     Raises:
         MediaError: not a file that FFmpeg can open, not a video format, or above a limit.
     """
-    with open_file(path) as file:
-        refuse_text(file)
-        options = _OPEN_OPTIONS | {
-            "max_streams": str(min(limits.max_streams + 1, _MOST)),
-            "max_pixels": str(min(limits.max_pixels, _MOST)),  # reaches the decoders that guess the format
-        }
-        try:
-            container = av.open(file, options=options, metadata_errors="replace")
-        except (av.error.FFmpegError, OSError) as error:
-            if getattr(error, "errno", None) == errno.ENOMEM:
-                raise MediaError("more streams than limits.max_streams, or needs too much memory") from None
-            raise MediaError(f"not a readable media file ({reason(error)})") from None
-        with container:
-            if len(container.streams) > limits.max_streams:
-                raise MediaError(f"more than the {limits.max_streams} streams of limits.max_streams")
-            yield container
+    with open_file(path) as file, opened(file, limits) as container:
+        yield container
 
 
-def refuse_text(file: OpenFile) -> None:
+@contextmanager
+def opened(file: Any, limits: Limits, buffer_bytes: int = BUFFER_BYTES) -> Iterator[InputContainer]:
+    """Open what reads, seeks and tells as a file does; raises as `open_video` does.
+
+    Args:
+        file: at its beginning.
+        limits: bounds on what it may hold.
+        buffer_bytes: read at a time.
+    """
+    refuse_text(file)
+    options = _OPEN_OPTIONS | {
+        "max_streams": str(min(limits.max_streams + 1, _MOST)),
+        "max_pixels": str(min(limits.max_pixels, _MOST)),  # reaches the decoders that guess the format
+    }
+    try:
+        container = av.open(file, options=options, metadata_errors="replace", buffer_size=buffer_bytes)
+    except (av.error.FFmpegError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise MediaError("more streams than limits.max_streams, or needs too much memory") from None
+        raise MediaError(f"not a readable media file ({reason(error)})") from None
+    with container:
+        if len(container.streams) > limits.max_streams:
+            raise MediaError(f"more than the {limits.max_streams} streams of limits.max_streams")
+        yield container
+
+
+def refuse_text(file: Any) -> None:
     """Refuse what begins as a playlist or another text, whatever a demuxer may find further down in it.
 
     Raises:

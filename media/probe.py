@@ -2,6 +2,8 @@
 
 import math
 from array import array
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,18 +79,35 @@ def probe_video(
     if is_animated(path):
         facts, pts, end_pts = probe_animated(path, limits)
         return facts, PacketScan(pts, pts[:1], end_pts)
-    with open_video(path, limits) as container:
-        choice = choose_video_stream(container, beat)
-        first = None if choice.has_read_packets else _first_frame(container, choice.index, limits)
-    if first is None:
-        with open_video(path, limits) as container:
-            first = _first_frame(container, choice.index, limits)
+    choice, first = first_look(lambda: open_video(path, limits), beat, limits)
     with open_video(path, limits) as container:
         stream = stream_of(container, choice.index)
         scan = scan_packets(container, stream, beat, limits)
         facts = _facts(path, container, stream, choice, first, scan)
     refuse_size(facts.width_px, facts.height_px, limits)
     return facts, scan
+
+
+def first_look(
+    opening: Callable[[], AbstractContextManager[InputContainer]], beat: Heartbeat, limits: Limits
+) -> tuple[Choice, RawFrame]:
+    """Choose a video's stream and decode its first frame.
+
+    Args:
+        opening: opens it, once or twice.
+        beat: called as packets are read.
+        limits: bounds on what it may hold.
+
+    Raises:
+        MediaError: unreadable, no video stream, no frame can be decoded, or above a limit.
+    """
+    with opening() as container:
+        choice = choose_video_stream(container, beat)
+        first = None if choice.has_read_packets else _first_frame(container, choice.index, limits)
+    if first is None:
+        with opening() as container:
+            first = _first_frame(container, choice.index, limits)
+    return choice, first
 
 
 def scan_packets(

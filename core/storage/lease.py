@@ -3,6 +3,9 @@
 No clock is compared with another machine's. Whoever wants a lease that is held watches it: where its version stays
 the same for longer than a holder may be silent, the holder is dead, and the object is replaced on condition that it
 still has that version. A holder that could not renew in time knows it before anybody may take over.
+
+Whoever can prove that the holder is dead, because a lock of the system on this machine says so, need not watch: it
+names the holder's token, and takes over at once.
 """
 
 import json
@@ -11,12 +14,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.errors import UserError
-from core.storage.store import Entry, Lease, MissingError, StoreError
+from core.storage.store import Entry, Lease, LostError, MissingError, StoreError
 
 BEAT_S = 5.0
 """between two renewals"""
@@ -56,11 +59,11 @@ class Conditional(Protocol):
 class _Holder:
     """Renews a lease from a thread of its own, until it is given up or lost."""
 
-    def __init__(self, store: Conditional, key: str, beat_s: float, silence_s: float):
+    def __init__(self, store: Conditional, key: str, token: str, beat_s: float, silence_s: float):
         self._store, self._key, self._beat_s, self._silence_s = store, key, beat_s, silence_s
-        self._token, self._number = uuid.uuid4().hex, 0
+        self._given, self._token, self._number = token, f"{token}{uuid.uuid4().hex}", 0
         self._version = ""
-        self._renewed_s = time.monotonic()
+        self._begun_s = self._renewed_s = time.monotonic()
         self._is_lost = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -69,7 +72,8 @@ class _Holder:
         """Return what the object holds next: never twice the same, so that its version changes."""
         self._number += 1
         owner = f"process {os.getpid()} on {socket.gethostname()}"
-        return json.dumps({"owner": owner, "token": self._token, "number": self._number}).encode()
+        held = {"owner": owner, "token": self._token, "number": self._number}
+        return json.dumps(held | {"held_s": round(time.monotonic() - self._begun_s)}).encode()
 
     def take(self) -> None:
         """Take the lease, after its holder's death if need be.
@@ -90,10 +94,15 @@ class _Holder:
         """Return if the lease is still held.
 
         Raises:
-            StoreError: it is not: it was taken, or could not be renewed for too long.
+            LostError: another process has taken it.
+            StoreError: it could not be renewed for too long.
         """
-        if self._is_lost or time.monotonic() - self._renewed_s > self._silence_s / 2:
-            raise StoreError(f"{self._store.url}: the lease was lost to another process; run the same command again")
+        if self._is_lost:
+            raise LostError(f"{self._store.url}: the lease was lost to another process; run the same command again")
+        if time.monotonic() - self._renewed_s > self._silence_s / 2:
+            raise StoreError(
+                f"{self._store.url}: the lease could not be renewed in time; run the same command again", True
+            )
 
     def give_up(self) -> None:
         """Stop renewing, and delete the object if it is still ours."""
@@ -110,24 +119,24 @@ class _Holder:
         Raises:
             UserError: its version changed.
         """
-        seen, owner = self._look()
+        seen, held = self._look()
         until = time.monotonic() + self._silence_s
-        while seen is not None and time.monotonic() < until:
+        while seen is not None and time.monotonic() < until and not self._is_own(held):
             time.sleep(min(self._beat_s, self._silence_s) / 4)
-            now, owner = self._look(owner)
+            now, held = self._look()
             if now is not None and now != seen:
-                raise UserError(f"{self._store.url} is in use by {owner}; wait for it to end, or stop it")
+                raise UserError(f"{self._store.url} is in use by {told(held)}; wait for it to end, or stop it")
             seen = now
         return seen
 
-    def _look(self, owner: str = "another process") -> tuple[str | None, str]:
+    def _is_own(self, held: Mapping[str, Any]) -> bool:
+        return bool(self._given) and str(held.get("token", "")).startswith(self._given)
+
+    def _look(self) -> tuple[str | None, Mapping[str, Any]]:
         try:
-            version = self._store.stat(self._key).version
-            with suppress(ValueError, KeyError, TypeError):  # a foreign object of this name: held by nobody we know
-                owner = str(json.loads(self._store.read(self._key))["owner"])
-            return version, owner
+            return self._store.stat(self._key).version, held_by(self._store, self._key)
         except MissingError:
-            return None, owner
+            return None, {}
 
     def _own_version(self) -> str:
         version = self._store.stat(self._key).version
@@ -153,8 +162,25 @@ class _Holder:
                     return
 
 
+def held_by(store: Conditional, key: str) -> Mapping[str, Any]:
+    """Return what a lease's object says of its holder; nothing where it is gone or a foreign one."""
+    try:
+        held = json.loads(store.read(key))
+    except (MissingError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def told(held: Mapping[str, Any]) -> str:
+    """Return who holds a lease, and for how long, as messages say it."""
+    owner, held_s = str(held.get("owner") or "another process"), held.get("held_s")
+    return f"{owner} (for {held_s:.0f} s)" if isinstance(held_s, int | float) else owner
+
+
 @contextmanager
-def object_lease(store: Conditional, key: str, beat_s: float = BEAT_S, silence_s: float = SILENCE_S) -> Iterator[Lease]:
+def object_lease(
+    store: Conditional, key: str, beat_s: float = BEAT_S, silence_s: float = SILENCE_S, token: str = ""
+) -> Iterator[Lease]:
     """Hold a name on an object store while the block runs.
 
     Args:
@@ -162,6 +188,7 @@ def object_lease(store: Conditional, key: str, beat_s: float = BEAT_S, silence_s
         key: its name.
         beat_s: between two renewals.
         silence_s: after which a holder counts as dead, the same for all who use the name.
+        token: how the tokens of the caller's own leases begin, whose holders are dead; nothing: there are none.
 
     Yields:
         The lease; `check` it before what only its holder may write.
@@ -169,7 +196,7 @@ def object_lease(store: Conditional, key: str, beat_s: float = BEAT_S, silence_s
     Raises:
         UserError: another process holds it; that it does takes up to one renewal to see.
     """
-    holder = _Holder(store, key, beat_s, silence_s)
+    holder = _Holder(store, key, token, beat_s, silence_s)
     holder.take()
     try:
         yield holder

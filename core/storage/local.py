@@ -87,8 +87,15 @@ class LocalStore:
         with self._written(key) as path, writing(path):
             path.unlink(missing_ok=True)
 
+    def copy(self, key: str, to: str) -> str:
+        """Copy a file, whole or not at all."""
+        with self._reading(key) as path, self._written(to) as target:
+            with atomic_path(target) as temporary:
+                shutil.copyfile(path, temporary)
+            return _entry(to, target.stat()).version
+
     @contextlib.contextmanager
-    def lease(self, key: str) -> Iterator[Lease]:
+    def lease(self, key: str, token: str = "") -> Iterator[Lease]:
         """Hold a folder of that name by a lock of the system, which a dead process loses at once."""
         with self._written(f"{key}/.lock") as path, locked(path.parent):
             yield _Held()

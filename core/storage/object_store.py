@@ -22,6 +22,8 @@ PART_BYTES = 8 << 20
 """of an upload in parts, and of a download"""
 CHANGED = "has changed since it was looked at; run the same command again"
 CONNECT_S, REQUEST_S = 10, 60
+COPY_BYTES = 5 * 10**9
+"""most that one copy within S3 takes"""
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,17 @@ class ObjectStore:
         except MissingError:
             return
 
-    def lease(self, key: str) -> AbstractContextManager[Lease]:
+    def copy(self, key: str, to: str) -> str:
+        """Let the storage copy an object; of one that holds more than `COPY_BYTES` S3 refuses to."""
+        import obstore
+
+        self._need_writing()
+        self._tried(key, lambda: obstore.copy(self._client, self._path(key), self._path(to)))
+        return self.stat(to).version
+
+    def lease(self, key: str, token: str = "") -> AbstractContextManager[Lease]:
         """Hold a name by an object that is written again and again."""
-        return object_lease(self, key)
+        return object_lease(self, key, token=token)
 
     def _conditional(self, key: str, content: bytes, mode: Any) -> bool:
         """Put under a condition. obstore sends it once: of a request sent twice it could not tell whose write won."""

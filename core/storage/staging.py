@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +101,8 @@ def make_room(folder: Path, size_bytes: int) -> None:
         if not path.name.startswith(".") and path.suffix != _LOCK:
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                copies.append((status.st_mtime_ns, status.st_size, path))
+                if stat.S_ISREG(status.st_mode):  # outputs lie in folders beside the copies
+                    copies.append((status.st_mtime_ns, status.st_size, path))
     used = sum(size for _, size, _ in copies)
     for _, size, path in sorted(copies):
         if used + size_bytes <= bound:

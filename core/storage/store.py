@@ -30,6 +30,10 @@ class MissingError(StoreError):
     """There is no such object, or not of that version any more."""
 
 
+class LostError(StoreError):
+    """A lease that another process has taken."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One object, as a listing tells of it.
@@ -52,7 +56,8 @@ class Lease(Protocol):
         """Return if it is still held.
 
         Raises:
-            StoreError: another process has taken it.
+            LostError: another process has taken it.
+            StoreError: it could not be renewed for too long; it may be again in a moment.
         """
         ...
 
@@ -114,11 +119,24 @@ class Store(Protocol):
         """Delete an object; one that is not there is left alone."""
         ...
 
-    def lease(self, key: str) -> AbstractContextManager[Lease]:
-        """Hold a name while the block runs; a dead holder's becomes free by itself.
+    def copy(self, key: str, to: str) -> str:
+        """Write an object with another one's content, without reading it here; return its version.
 
         Raises:
-            UserError: another process holds it; the message says which.
+            MissingError: there is nothing to copy.
+        """
+        ...
+
+    def lease(self, key: str, token: str = "") -> AbstractContextManager[Lease]:
+        """Hold a name while the block runs; a dead holder's becomes free by itself.
+
+        Args:
+            key: the name.
+            token: by which the caller's own lease is known; it is taken over at once, so that whoever gives a token
+                must know that its last holder is dead.
+
+        Raises:
+            UserError: another process holds it; the message says which, and for how long.
         """
         ...
 

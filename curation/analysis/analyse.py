@@ -10,6 +10,7 @@ import numpy as np
 
 from core.cpu_time import StepClock
 from core.errors import MediaError
+from curation.analysis.look import expect_size
 from curation.analysis.previews import PREVIEW, write_previews
 from curation.analysis.samples import SampleStore, encode_samples
 from curation.inputs.sources import name_problem
@@ -67,10 +68,7 @@ def content_id(source: Source, beat: Heartbeat, max_file_gb: float) -> str:
     digest = hashlib.sha256()
     with open_file(source.file) as file:
         _expect_planned(source, file.status)
-        if source.size_bytes > max_file_gb * 1e9:
-            raise MediaError(f"the file is larger than the {max_file_gb:g} GB of limits.max_file_gb")
-        if source.size_bytes == 0:
-            raise MediaError("the file is empty")
+        expect_size(source, max_file_gb)
         while file.tell() <= source.size_bytes and (chunk := file.read(READ_BYTES)):  # it may grow for ever
             digest.update(chunk)
             beat(0.0)

@@ -10,6 +10,7 @@ from core.progress import Done, Report
 from core.sanitize import without_secrets
 from core.storage.staging import staged
 from core.storage.store import StoreError
+from curation.analysis.look import budget_bytes, expect_size
 from curation.inputs.sources import name_problem
 from curation.types import Row, Source
 from curation.work import Plan, Task, source_of
@@ -101,6 +102,8 @@ class MediaCalls:
         """
         self._look_for_stop()
         try:
+            if name == "probe":
+                self._look(arguments)
             with self._at_hand(arguments):
                 yield from media_pool(self._plan).run(self._beat, self._spent, name, *arguments)
         except MediaError as error:
@@ -125,6 +128,27 @@ class MediaCalls:
     def _probe_again(self, source: Source) -> Task:
         task: Task = list(self.run("probe", source))[0]
         return task
+
+    def _look(self, arguments: tuple[object, ...]) -> None:
+        """Look at a large source in a bucket before it is fetched.
+
+        Raises:
+            MediaError: it cannot be read, as fetching all of it would show.
+        """
+        for source in arguments:
+            if not isinstance(source, Source) or not source.is_remote or name_problem(source) is not None:
+                continue
+            if source.size_bytes:  # 0 where it could not be looked for: fetching tells why
+                expect_size(source, self._plan.recipe.limits.max_file_gb)
+            if not (most_bytes := budget_bytes(source)):
+                continue
+            try:
+                ((refusal, count),) = media_pool(self._plan).run(self._beat, self._spent, "look", source, most_bytes)
+            except (MediaError, InternalError):  # whatever it is, it shows again once all of the source is here
+                continue
+            self._report(Done(self._step, looked_bytes=count, looked_at_bytes=source.size_bytes))
+            if refusal is not None:
+                raise MediaError(refusal)
 
     @contextmanager
     def _at_hand(self, arguments: tuple[object, ...]) -> Iterator[None]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from core.cpu_time import StepClock
 from curation.analysis import analyse
+from curation.analysis.look import look_at_source
 from curation.analysis.samples import encode_samples
 from curation.cut import cut_clip
 from curation.work import Plan
@@ -14,6 +15,11 @@ from media.types import Heartbeat
 
 def media_tasks(plan: Plan, beat: Heartbeat, clock: StepClock) -> Tasks:
     """Return the tasks by name, for one run."""
+
+    def look(source: Any, budget_bytes: int) -> Iterator[Any]:
+        with clock.step("probe"):
+            found = look_at_source(plan, source, budget_bytes, beat)
+        yield found
 
     def probe(source: Any) -> Iterator[Any]:
         with clock.step("probe"):
@@ -36,7 +42,7 @@ def media_tasks(plan: Plan, beat: Heartbeat, clock: StepClock) -> Tasks:
             analyse.expect_unchanged(task.source)
         yield done
 
-    return {"probe": probe, "analyse": segment, "sample": again, "cut": cut}
+    return {"look": look, "probe": probe, "analyse": segment, "sample": again, "cut": cut}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import secrets
-import socket
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -39,16 +39,14 @@ from core.errors import RunError, UserError  # noqa: E402
 from core.packages import HOME, PACKAGES  # noqa: E402
 from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Done, Tally  # noqa: E402
+from curation.engine.blocks import BLOCK_ROWS, blocks_of  # noqa: E402
 from curation.engine.booking import Booking, book_workers  # noqa: E402
+from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
 from curation.steps import Process, Step, needs_a_worker  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
-MOST_BLOCKS = 10_000
 REPORT_EVERY_S = 0.5
-BLOCK_ROWS = 8
-BLOCK_BYTES = 64_000_000
-"""Of sources that are probed one after another; a larger one is alone in its block."""
 BLOCKS_HANDED_OVER = 64
 """Blocks that a task may have waiting for Ray Data, which looks ten times a second; the task stands still above it."""
 
@@ -79,7 +77,7 @@ def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[st
         return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
-        _expect_answer(address)
+        expect_answer(address)
         modules = [str(HOME / name) for name in PACKAGES] + list(plugins)
         told = {name: value for name, value in os.environ.items() if name == "SELECTS_WEIGHTS"}
         options |= {"address": address, "runtime_env": {"py_modules": modules, "env_vars": told}}
@@ -93,7 +91,7 @@ def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[st
         count = cpus or len(os.sched_getaffinity(0))
         options |= {"address": "local", "num_cpus": count, "include_dashboard": False, "object_store_memory": 1 << 29}
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
@@ -106,9 +104,15 @@ def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[st
 
 @dataclass(frozen=True)
 class RayRunner:
-    """Does the steps on Ray: at an address, or within this process."""
+    """Does the steps on Ray: at an address, or within this process.
+
+    Attributes:
+        address: the cluster's; null: within this process.
+        is_staged: whether the output is a folder that is copied to a bucket from here: then all nodes must see it.
+    """
 
     address: str | None = None
+    is_staged: bool = False
 
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Start or join Ray, and see that the steps fit."""
@@ -116,10 +120,39 @@ class RayRunner:
             print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address, plugins=_plugins_of(plan, steps))
         _book(plan, steps)
+        if self.is_staged and self.address:
+            _expect_seen(Path(plan.out))
 
     def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
         """Run the steps as one graph."""
         return run_on_ray(plan, steps, rows, display)
+
+
+def _expect_seen(out: Path) -> None:
+    """See that the workers of every node write into this machine's folder.
+
+    Raises:
+        UserError: those of some do not.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    mark = out / f".seen-{uuid.uuid4().hex}"
+    mark.touch()
+    try:
+        look = ray.remote(_sees).options
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        seen = ray.get([look(num_cpus=0, scheduling_strategy=where).remote(str(mark)) for where in there])
+    finally:
+        mark.unlink()
+    if not all(seen):
+        raise UserError(
+            f"{seen.count(False)} of {len(seen)} nodes cannot write to {out.parent}, from where the output goes to its "
+            "bucket; set SELECTS_STAGE to a folder that all nodes share, or run on one machine"
+        )
+
+
+def _sees(file: str) -> bool:
+    return os.access(file, os.W_OK)
 
 
 def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
@@ -188,7 +221,7 @@ def _graph(
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     deaths = plan.recipe.limits.worker_deaths
-    dataset = ray.data.from_arrow([_packed(block) for block in _blocks(rows, bookings[steps[0].spec.name].workers)])
+    dataset = ray.data.from_arrow([_packed(block) for block in blocks_of(rows, bookings[steps[0].spec.name].workers)])
     for step in steps:
         booking = bookings[step.spec.name]
         usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
@@ -222,34 +255,6 @@ def _cause(error: RayError) -> Exception:
     words = " ".join(str(error).split())[:300]
     fix = "what is finished is kept; run the same command to resume"
     return RunError(f"Ray gave up after repeated deaths of workers: {type(error).__name__}: {words}; {fix}")
-
-
-def _expect_answer(address: str) -> None:
-    """Knock at a `host:port` first: Ray itself would try for a minute."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        words = error.strerror or "no answer"
-        raise UserError(
-            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
-        ) from None
-
-
-def _blocks(rows: list[Row], workers: int) -> list[list[Row]]:
-    """Divide the planned rows into blocks: small files share one where there are many of them."""
-    most = max(min(BLOCK_ROWS, len(rows) // (4 * workers)), -(-len(rows) // MOST_BLOCKS), 1)
-    blocks: list[list[Row]] = []
-    room_bytes = 0
-    for row in rows:
-        if not blocks or len(blocks[-1]) == most or row["source_size_bytes"] > room_bytes:
-            blocks.append([])
-            room_bytes = BLOCK_BYTES
-        blocks[-1].append(row)
-        room_bytes -= row["source_size_bytes"]
-    return blocks
 
 
 def _packed(rows: Sequence[Row]) -> pa.Table:
@@ -378,16 +383,3 @@ class _TallyActor:
     def read(self) -> tuple[str, Tally]:
         self._tally.spend(unclaimed())
         return self._life, self._tally
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Swallow the line that Ray's core prints about its log level while it starts."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)

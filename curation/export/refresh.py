@@ -16,6 +16,7 @@ from curation.export import webdataset as shards
 from curation.export.chosen import chosen_of
 from curation.export.memory import Memory, read_memory, remember
 from curation.export.rows import Tally, complete_batches, digest_of, other_captions
+from curation.output.place import place_of_output
 
 CHEAP: tuple[Format, ...] = ("webvid", "diffusers")
 """Besides `internal`, which every output has."""
@@ -107,7 +108,7 @@ def _foreign_again(out: Path, format: str, again: Callable[[str], None]) -> list
 
 
 def _line(out: Path, format: str, name: str, options: list[str]) -> str:
-    words = ["run_pipeline.py", "export", str(out), "--format", format, *options]
+    words = ["run_pipeline.py", "export", place_of_output(out), "--format", format, *options]
     return f"{printable(name)} is out of date; write it again: {printable(shlex.join(words))}"
 
 

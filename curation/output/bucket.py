@@ -1,8 +1,4 @@
-"""An output in a bucket: pushed so that readers see the last whole state or the one before, and pulled by commit.
-
-    _commits/00000007.json      what belongs to the output: each file's object, size, version and digest
-    _commits/00000007/…         files that changed with this commit
-    train/… clips/… report.html the files under their own names, for browsers and programs that know no commits
+"""An output in a bucket: published so that readers see the last whole state or the one before, and pulled by commit.
 
 An object that a commit names is not written again before the next commit is there: what is new goes to its own name,
 what has changed below the new commit, and only then to its own name. Our readers ask for the version that the commit
@@ -11,142 +7,215 @@ names, so that they have one commit whole, or an error that says to run again.
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.digest import file_sha256
 from core.errors import UserError
 from core.files import TEMPORARY_NAME, atomic_write, make_folder
 from core.lock import locked
-from core.storage.store import Entry, MissingError, Store, StoreError
+from core.storage.object_store import COPY_BYTES
+from core.storage.store import Lease, MissingError, Store, StoreError
 from curation.inputs.outputs import RECIPE
+from curation.output.commits import COMMITS, LEASE, Commit, Pushed, commit_key, commit_text, last_commit, object_key
+from curation.output.stand_ins import stands_for, write_stand_in
 
-COMMITS, LEASE = "_commits", "_lease"
 PULLED = ".pulled.json"
 """in a pulled copy: what its files are, and since when"""
-LEFT_OUT = ("_parts/", "_lease")
+PARTS = "_parts/"
 """what belongs to a run that goes on, and not to what is published"""
 AT_ONCE = 16
 PIECE_BYTES = 8 << 20
 Known = tuple[str, int]
 """digest of a pulled file, and its time of change when it was pulled"""
-_COMMIT = re.compile(rf"{COMMITS}/(\d{{8}})\.json")
 
 
-@dataclass(frozen=True)
-class Pushed:
-    """One file of a commit.
-
-    Attributes:
-        object: key of what holds its content.
-        size_bytes: its length.
-        version: the object's, as the storage names it.
-        digest: SHA-256 of the content.
-    """
-
-    object: str
-    size_bytes: int
-    version: str
-    digest: str
+class ChangingError(Exception):
+    """A file changed or went while it was uploaded: a run goes on there."""
 
 
-@dataclass(frozen=True)
-class Commit:
-    """One whole state of an output.
+@dataclass
+class Digests:
+    """SHA-256 of local files; each state of a file is read once."""
 
-    Attributes:
-        number: from 1 on; 0: nothing has been committed.
-        files: by path within the output.
-    """
+    _known: dict[str, tuple[tuple[int, int, int], str]] = field(default_factory=dict)
 
-    number: int
-    files: Mapping[str, Pushed]
+    def of(self, path: str, file: Path) -> str:
+        """Return the digest of a file, or of what it stands for.
 
-
-def last_commit(store: Store) -> Commit:
-    """Return the last commit, an empty one where there is none.
-
-    Raises:
-        StoreError: the storage refuses, or the commit cannot be read.
-    """
-    numbers = [int(found[1]) for entry in store.list(f"{COMMITS}/") if (found := _COMMIT.fullmatch(entry.key))]
-    if not numbers:
-        return Commit(0, {})
-    number = max(numbers)
-    try:
-        files = json.loads(store.read(_commit_key(number)))["files"]
-        return Commit(number, {str(path): Pushed(**each) for path, each in files.items()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(f"{store.url}/{_commit_key(number)}: not a commit of an output; push it again") from None
+        Raises:
+            ChangingError: it is gone.
+        """
+        try:
+            state = state_of(file)
+            known = self._known.get(path)
+            if known is None or known[0] != state:
+                known = self._known[path] = (state, stands_for(file, state[0]) or file_sha256(file))
+        except FileNotFoundError:
+            raise ChangingError(path) from None
+        return known[1]
 
 
-def push(out: Path, store: Store, keeps: Callable[[str], bool] = lambda path: False) -> Commit:
+def state_of(file: Path) -> tuple[int, int, int]:
+    """Return what changes whenever a file does."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def push(
+    out: Path, store: Store, keeps: Callable[[str], bool] = lambda path: False, based_on: int | None = None
+) -> Commit:
     """Copy an output's files to a store and commit them.
 
     Args:
         out: the output, which nobody writes meanwhile.
         store: where it shall lie; what was committed there before is replaced.
         keeps: of a file that the last commit has and `out` does not: whether it stays.
+        based_on: number of the commit that `out` is a changed copy of; null: it is no copy.
 
     Returns:
         The commit: the last one where nothing has changed.
 
     Raises:
-        UserError: somebody else pushes there, or it holds another output.
+        UserError: somebody else pushes there, has pushed since, or it holds another output.
         StoreError: the storage refuses.
     """
-    local = dict(_files_of(out))
     with store.lease(LEASE) as lease:
         before = last_commit(store)
-        _expect_same_output(out, store, before)
-        number = before.number + 1
-
-        def put(path: str) -> tuple[str, Pushed, bool]:
-            digest = file_sha256(local[path])
-            known = before.files.get(path)
-            if known is not None and known.digest == digest:
-                return path, known, False
-            key = path if known is None else f"{COMMITS}/{number:08d}/{path}"
-            version = store.put(key, local[path])
-            return path, Pushed(key, local[path].stat().st_size, version, digest), True
-
-        files: dict[str, Pushed] = {path: each for path, each in before.files.items() if keeps(path)}
-        has_news = not set(before.files) <= {*files, *local}
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for path, pushed, is_new in pool.map(put, sorted(local)):
-                files[path] = pushed
-                has_news |= is_new
-        if not has_news:
-            return before
-        content = json.dumps({"files": {path: asdict(files[path]) for path in sorted(files)}}, indent=0)
-        lease.check()
-        if not store.put_if_absent(_commit_key(number), content.encode()):
-            raise UserError(f"{store.url}: another push has committed meanwhile; run the same command again")
-        commit = Commit(number, files)
-        for path in sorted(set(local) & {path for path, each in files.items() if each.object.startswith(COMMITS)}):
-            if files[path] != before.files.get(path):
-                store.put(path, local[path])
-        for path in sorted(set(before.files) - set(files)):
-            store.delete(path)
-        return commit
+        if based_on is not None and before.number != based_on:
+            raise UserError(f"{store.url}: has changed since it was read; run the same command again")
+        expect_same_output(out, store, before)
+        complete(store, before)
+        kept = {path: each for path, each in before.files.items() if keeps(path)}
+        return publish(dict(files_of(out)), store, lease, before, kept=kept)
 
 
-def pull(store: Store, folder: Path, wanted: Callable[[str], bool] = lambda path: True) -> Commit:
+def publish(
+    local: Mapping[str, Path],
+    store: Store,
+    lease: Lease,
+    before: Commit,
+    *,
+    digests: Digests | None = None,
+    by: str = "",
+    kept: Mapping[str, Pushed] | None = None,
+) -> Commit:
+    """Upload files that a store does not have yet, and commit them.
+
+    Args:
+        local: the files by path within the output, stand-ins among them.
+        store: where they shall lie.
+        lease: held on it.
+        before: its last commit.
+        digests: what is known of the files.
+        by: id of the working folder.
+        kept: what of the last commit stays though it is not among the files.
+
+    Returns:
+        The commit: the last one where nothing has changed.
+
+    Raises:
+        UserError: somebody else has committed.
+        StoreError: the storage refuses, or a file stands for what the storage does not have.
+        ChangingError: a file changed meanwhile; nothing was committed.
+    """
+    upload = _Upload(store, before, {each.digest: each for each in before.files.values()}, digests or Digests())
+    files = dict(kept or {})
+    first = [RECIPE] if RECIPE in local else []  # by which everybody knows an output, before there is more of it
+    files |= {path: upload.one(path, local[path]) for path in first}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        rest = sorted(set(local) - set(first))
+        files |= zip(rest, pool.map(lambda path: upload.one(path, local[path]), rest), strict=True)
+    if files == dict(before.files):
+        return before
+    commit = Commit(before.number + 1, files, by)
+    lease.check()
+    if not store.put_if_absent(commit_key(commit.number), commit_text(commit)):
+        raise UserError(f"{store.url}: another process has committed meanwhile; run the same command again")
+    changed = [p for p, each in files.items() if each.object != p and each != before.files.get(p)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda path: store.copy(files[path].object, path), sorted(changed)))
+        list(pool.map(store.delete, sorted(set(before.files) - set(files))))
+    return commit
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """Brings files to a store for the commit after `before`."""
+
+    store: Store
+    before: Commit
+    by_digest: Mapping[str, Pushed]
+    digests: Digests
+
+    def one(self, path: str, file: Path) -> Pushed:
+        """Upload a file, or let the storage copy what it has already; nothing where it has just this.
+
+        Raises:
+            ChangingError: the file changed or went meanwhile.
+        """
+        digest = self.digests.of(path, file)
+        known = self.before.files.get(path)
+        if known is not None and known.digest == digest:
+            return known
+        key = path if known is None else object_key(path, self.before.number + 1)
+        try:
+            state = state_of(file)
+            is_stand_in = stands_for(file, state[0]) is not None
+            stored = self.by_digest.get(digest)
+            if stored is not None and (is_stand_in or 0 < state[0] <= COPY_BYTES):
+                return Pushed(key, stored.size_bytes, self.store.copy(stored.object, key), digest)
+            if is_stand_in:
+                raise StoreError(f"{self.store.url}: does not hold {path}, and this machine neither; curate it anew")
+            version = self.store.put(key, file)
+            if self.digests.of(path, file) != digest:
+                raise ChangingError(path)
+        except (FileNotFoundError, MissingError):
+            if not file.exists():
+                raise ChangingError(path) from None
+            raise
+        return Pushed(key, state[0], version, digest)
+
+
+def complete(store: Store, commit: Commit) -> None:
+    """Let files have their commit's content under their own names, too, where a process died before it came to that."""
+    changed = {path: each for path, each in commit.files.items() if each.object != path}
+
+    def mend(path: str) -> None:
+        try:
+            is_there = store.stat(path).version == changed[path].version
+        except MissingError:
+            is_there = False
+        if not is_there:
+            store.copy(changed[path].object, path)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(mend, sorted(changed)))
+
+
+def pull(
+    store: Store,
+    folder: Path,
+    wanted: Callable[[str], bool] = lambda path: True,
+    stands_in: Callable[[str], bool] = lambda path: False,
+    commit: Commit | None = None,
+) -> Commit:
     """Bring a local copy of an output up to its last commit; files that it has already are not read again.
 
     Args:
         store: where the output lies.
         folder: the copy; files that the commit does not have are removed from it.
         wanted: which files are needed, by their paths.
+        stands_in: for which of the others a stand-in is written.
+        commit: the last one, where it is known.
 
     Raises:
         UserError: there is no output.
         StoreError: the storage refuses, or the output changed meanwhile.
     """
-    commit = last_commit(store)
+    commit = commit or last_commit(store)
     if not commit.number:
         raise UserError(
             f"{store.url}: no output of this program (no commit); copy one there with: push DIR {store.url}"
@@ -155,76 +224,59 @@ def pull(store: Store, folder: Path, wanted: Callable[[str], bool] = lambda path
     with locked(folder, waiting=lambda owner: None):
         has = _pulled(folder)
         needed = {path: each for path, each in commit.files.items() if wanted(path)}
+        absent = {path: each for path, each in commit.files.items() if path not in needed and stands_in(path)}
         kept: dict[str, Known] = {}
-        for path, file in _files_of(folder):
+        for path, file in files_of(folder, with_parts=True):
             known = has.get(path)
             is_current = path in commit.files and known == (commit.files[path].digest, file.stat().st_mtime_ns)
-            if known is not None and is_current:
+            is_whole = path not in needed or stands_for(file, file.stat().st_size) is None
+            if known is not None and is_current and is_whole:
                 kept[path] = known
             else:  # of an earlier commit, or of a command that ended before it pushed
                 file.unlink()
-        missing = sorted(set(needed) - set(kept))
-        for path in missing:
-            make_folder((folder / path).parent)
+        missing, standing = sorted(set(needed) - set(kept)), sorted(set(absent) - set(kept))
+        for parent in {(folder / path).parent for path in (*missing, *standing)}:
+            make_folder(parent)
+        for path in standing:
+            write_stand_in(folder / path, absent[path].digest)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda path: _fetch(store, needed[path], folder / path), missing))
-        kept |= {path: (needed[path].digest, (folder / path).stat().st_mtime_ns) for path in missing}
+        new = {path: commit.files[path].digest for path in (*missing, *standing)}
+        kept |= {path: (digest, (folder / path).stat().st_mtime_ns) for path, digest in new.items()}
         atomic_write(folder / PULLED, json.dumps(kept))
     return commit
 
 
-def leftovers(store: Store) -> list[Entry]:
-    """Return the objects that the last commit does not need: of dead pushes, and of commits before it."""
-    commit = last_commit(store)
-    needed = {each.object for each in commit.files.values()} | set(commit.files) | {_commit_key(commit.number), LEASE}
-    return [entry for entry in store.list() if entry.key not in needed]
-
-
-def remove(store: Store, entries: Iterable[Entry]) -> int:
-    """Delete what `leftovers` still names; return how many. Nobody may push meanwhile.
-
-    Raises:
-        UserError: somebody pushes.
-    """
-    asked = {entry.key for entry in entries}
-    count = 0
-    with store.lease(LEASE) as lease:
-        for entry in leftovers(store):
-            if entry.key in asked:
-                lease.check()
-                store.delete(entry.key)
-                count += 1
-    return count
-
-
-def _commit_key(number: int) -> str:
-    return f"{COMMITS}/{number:08d}.json"
-
-
-def _expect_same_output(out: Path, store: Store, before: Commit) -> None:
+def expect_same_output(out: Path, store: Store, before: Commit, mark: str = RECIPE) -> None:
     """Refuse to replace an output by one that was made with another recipe's shots and operators, or other things.
+
+    Args:
+        out: the output.
+        store: where it shall lie.
+        before: the last commit there.
+        mark: the file by which it is known.
 
     Raises:
         UserError: what lies there was not pushed by this program.
     """
-    if not (out / RECIPE).is_file():
-        raise UserError(f"{out}: not an output of curate (no {RECIPE}); run run_pipeline.py curate first")
-    if not before.number and any(entry.key == RECIPE for entry in store.list(RECIPE)):
+    if not (out / mark).is_file():
+        raise UserError(f"{out}: not an output of curate (no {mark}); run run_pipeline.py curate first")
+    if not before.number and any(entry.key == mark for entry in store.list(mark)):
         try:
-            theirs = store.read(RECIPE)
+            theirs = store.read(mark)
         except MissingError:
             return
-        if theirs != (out / RECIPE).read_bytes():
+        if theirs != (out / mark).read_bytes():
             raise UserError(f"{store.url}: holds another output without a commit; give another place, or delete it")
 
 
-def _files_of(out: Path) -> Iterator[tuple[str, Path]]:
+def files_of(out: Path, with_parts: bool = False) -> Iterator[tuple[str, Path]]:
     """Yield what is published of an output: path within it, and file; nothing hidden, and nothing half written."""
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         if any(part.startswith(".") for part in name.split("/")) or TEMPORARY_NAME.match(path.name):
             continue
-        if path.is_file() and not name.startswith((*LEFT_OUT, f"{COMMITS}/")):
+        if path.is_file() and not name.startswith((f"{COMMITS}/", LEASE, *(() if with_parts else (PARTS,)))):
             yield name, path
 
 

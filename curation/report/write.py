@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from core.files import atomic_path, remove_leftovers
 from core.sanitize import printable, printable_lines, without_secrets
+from curation.output.place import name_of_output, place_of_output
 from curation.output.table import clips_folder
 from curation.recipe import Recipe, render_recipe
 from curation.report.agreement import agreements
@@ -69,7 +70,7 @@ def write_report(out: Path, recipe: Recipe, budget: Budget = Budget(), path: Pat
 def write_packed(out: Path, packed: Packed, path: Path | None = None) -> Path:
     """Write `report.html` of an output that is packed already; see `write_report`."""
     path = path or out / PAGE_NAME
-    write_page(path, "report.html.j2", SCRIPTS, {"output": packed}, title=out.resolve().name, facts=packed.facts)
+    write_page(path, "report.html.j2", SCRIPTS, {"output": packed}, title=name_of_output(out), facts=packed.facts)
     return path
 
 
@@ -92,8 +93,8 @@ def pack_output(output: Gathered, budget: Budget = Budget(), first: Sequence[int
     blobs = _packed_columns(output, counts, captions if chosen is None else captions.take(chosen))
     blobs |= {f"pictures-{row}": " ".join(jpegs) for row, jpegs in pictures.items()}
     facts = {
-        "name": output.out.resolve().name,
-        "out": str(output.out),
+        "name": name_of_output(output.out),
+        "out": place_of_output(output.out),
         "base": "",
         "rows": len(table),
         "columns": [

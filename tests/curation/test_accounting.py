@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.plots import cost_by_step, round_step, scale_plot
 from core.cpu_time import ENGINE, START, StepClock, unclaimed
-from curation.engine.ray_runner import BLOCK_BYTES, BLOCK_ROWS, _blocks
+from curation.engine.blocks import BLOCK_BYTES, BLOCK_ROWS, blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,11 +85,11 @@ def test_a_runs_accounting_adds_up_to_what_its_processes_spent(runner: str, demo
 def test_small_sources_share_a_block_where_there_are_many() -> None:
     small = [{"source_size_bytes": 1000}] * 100
     large = [{"source_size_bytes": BLOCK_BYTES + 1}] * 3
-    assert [len(block) for block in _blocks(small[:7], 2)] == [1] * 7, "few sources spread over the workers"
-    blocks = _blocks(small + large, 2)
+    assert [len(block) for block in blocks_of(small[:7], 2)] == [1] * 7, "few sources spread over the workers"
+    blocks = blocks_of(small + large, 2)
     assert [len(block) for block in blocks[-3:]] == [1, 1, 1] and max(map(len, blocks)) == BLOCK_ROWS
     assert [row for block in blocks for row in block] == small + large
-    assert len(_blocks([{"source_size_bytes": 0}] * 100_000, 2)) <= 100_000 / BLOCK_ROWS + 1
+    assert len(blocks_of([{"source_size_bytes": 0}] * 100_000, 2)) <= 100_000 / BLOCK_ROWS + 1
 
 
 def test_plots_show_what_was_measured() -> None:

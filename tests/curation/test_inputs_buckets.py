@@ -245,3 +245,24 @@ def test_ray_workers_fetch_as_the_plain_loop_does(bucket_url: str, films: Path, 
         [sys.executable, *command], cwd=root, check=True
     )  # with a Ray of its own, that has these credentials
     same_but_for_places(tmp_path / "local", tmp_path / "remote")
+
+
+@pytest.mark.slow
+def test_a_large_film_that_cannot_be_read_fails_before_it_is_fetched(
+    bucket_url: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curation.analysis.look.LEAST_BYTES", 1 << 20)
+    size = 4 << 20
+    good, bad = films / "a.mp4", films / "bad.mp4"
+    good.write_bytes(good.read_bytes() + size.to_bytes(4, "big") + b"free" + bytes(size - 8))
+    bad.write_bytes(good.read_bytes()[:32] + bytes(size))
+    words = ("--config", tmp_path / "quick.yaml")
+    curate(films, *words, out=tmp_path / "local")
+    upload(films, f"{bucket_url}/films")
+    curate(f"{bucket_url}/films", *words, out=tmp_path / "remote")
+    assert_same_output(tmp_path / "local", tmp_path / "remote", WHERE)
+    storage = json.loads((tmp_path / "remote" / "run.json").read_text())["storage"]
+    sizes = sum(path.stat().st_size for path in films.rglob("*.mp4") if path != bad)
+    assert storage["fetched_bytes"] == sizes
+    assert 0 < storage["looked_bytes"] < 0.05 * 2 * size
+    assert 0 < storage["looked_share"] < 0.05

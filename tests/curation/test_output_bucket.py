@@ -17,7 +17,8 @@ from core.storage.local import LocalStore
 from core.storage.object_store import Budget, open_object_store
 from core.storage.opening import open_store
 from core.storage.store import Store, StoreError
-from curation.output.bucket import COMMITS, last_commit, leftovers, pull, push, remove
+from curation.output.bucket import pull, push
+from curation.output.commits import COMMITS, last_commit, leftovers, remove
 
 RECIPE = "# The recipe of this output\nshots: {}\n"
 
@@ -95,7 +96,12 @@ def test_readers_of_the_commit_before_have_it_whole_until_the_next_one_is_there(
 
     class Watched(type(store)):
         def put(self, key, content):
-            version = super().put(key, content)
+            return self._after(super().put(key, content))
+
+        def copy(self, key, to):
+            return self._after(super().copy(key, to))
+
+        def _after(self, version):
             copy = tmp_path / f"copy-{len(seen)}"
             try:
                 pull(store, copy)
@@ -130,6 +136,13 @@ def test_a_push_that_dies_leaves_the_commit_before_and_the_next_one_completes(
                 raise StoreError("the process died")
             return super().put(key, content)
 
+        def copy(self, key, to):
+            nonlocal count
+            count += 1
+            if count > dies_at:
+                raise StoreError("the process died")
+            return super().copy(key, to)
+
     if dies_at < 4:
         with pytest.raises(StoreError, match="died"):
             push(out, Dying(store.place))
@@ -140,6 +153,7 @@ def test_a_push_that_dies_leaves_the_commit_before_and_the_next_one_completes(
     push(out, store)
     pull(store, tmp_path / "copy")
     assert texts(tmp_path / "copy") == texts(out)
+    assert store.read("clips/p.parquet") == b"new"  # for those who know no commits
     remove(store, leftovers(store))
     pull(store, tmp_path / "fresh")
     assert texts(tmp_path / "fresh") == texts(out)

@@ -1,0 +1,34 @@
+"""A runner around another one: what its workers write is committed to a bucket meanwhile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.progress import Display, Tally
+from curation.engine.runners import Runner
+from curation.output.remote import RemoteOutput
+from curation.steps import Step
+from curation.types import Row
+from curation.work import Plan
+
+
+@dataclass(frozen=True)
+class CommittingRunner:
+    """Does what another runner does.
+
+    Attributes:
+        inner: the runner.
+        output: what is committed.
+    """
+
+    inner: Runner
+    output: RemoteOutput
+
+    def prepare(self, plan: Plan, steps: list[Step]) -> None:
+        """Get the inner runner ready."""
+        self.inner.prepare(plan, steps)
+
+    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+        """Do the steps; where another process has taken the output, nothing new is started."""
+        stop: Callable[[], None] = plan.stop_file.touch
+        with self.output.committing(on_loss=stop):
+            return self.inner.run(plan, steps, rows, display)
