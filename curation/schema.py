@@ -244,6 +244,14 @@ COLUMNS: tuple[Column, ...] = (
         for language, length, name in CAPTION_LENGTHS
     ),
     C("caption_alignment", F, "", "mean CLIP cosine of the caption's sentences and the frames", "caption_alignment"),
+    C("caption_language", S, "", "code of the caption's language, such as en; null where unsure", "caption_language"),
+    C(
+        "caption_cluster",
+        S,
+        "",
+        "smallest clip_id of those whose captions say the same, for quotas",
+        "caption_clusters",
+    ),
     C(
         "caption_by_hand",
         S,

@@ -9,6 +9,8 @@ from operators.bits_per_pixel import BitsPerPixel
 from operators.brightness import Brightness
 from operators.camera import Camera
 from operators.caption_alignment import CaptionAlignment
+from operators.caption_clusters import CaptionClusters
+from operators.caption_language import CaptionLanguage
 from operators.detail import Detail
 from operators.embedding import Embedding
 from operators.faces import Faces
@@ -55,4 +57,6 @@ OPERATORS: dict[str, type[AnyOperator]] = {
     "duplicates": Duplicates,
     "clusters": Clusters,
     "caption_alignment": CaptionAlignment,
+    "caption_language": CaptionLanguage,
+    "caption_clusters": CaptionClusters,
 }

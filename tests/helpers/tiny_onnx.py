@@ -52,6 +52,12 @@ def value(field: int, name: str, dims: Sequence[int | str]) -> bytes:
     return _message(field, _message(1, name), _message(2, _message(1, _number(1, 1), _message(2, *sides))))
 
 
+def numbers(field: int, name: str, dims: Sequence[int | str]) -> bytes:
+    """An input or output of int64."""
+    sides = [_message(1, _message(2, side) if isinstance(side, str) else _number(1, side)) for side in dims]
+    return _message(field, _message(1, name), _message(2, _message(1, _number(1, 7), _message(2, *sides))))
+
+
 def model(*parts: bytes) -> bytes:
     return _number(1, 8) + _message(7, *parts, _message(2, "tiny")) + _message(8, _message(1, ""), _number(2, 13))
 
@@ -102,6 +108,16 @@ def loudness(gain: float) -> bytes:
         node("Tanh", ["scaled"], "speech_probs"),
         node("Identity", ["h"], "hn"),
         node("Identity", ["c"], "cn"),
+    )
+
+
+def looked_up(table: np.ndarray) -> bytes:
+    """A network of MiniLM's layout: the state of each piece is its row of a table, float32 (V, D)."""
+    return model(
+        *(numbers(11, name, ["batch", "sequence"]) for name in ("input_ids", "attention_mask", "token_type_ids")),
+        value(12, "last_hidden_state", ["batch", "sequence", table.shape[1]]),
+        tensor("table", table),
+        node("Gather", ["table", "input_ids"], "last_hidden_state", axis=0),
     )
 
 
