@@ -48,7 +48,7 @@ def identifier(weights: "WheelWeights") -> Identify:
     model = fasttext.load_model(str(path))
 
     def identify(text: str) -> tuple[str, float] | None:
-        line = " ".join(text.split())
+        line = " ".join(text.lower().split())  # it is surer of small letters
         if not line:
             return None
         shares: dict[str, float] = {}
