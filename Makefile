@@ -54,7 +54,7 @@ chromium:  ## install Chromium, which the tests of the report drive (Debian, as 
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 bench: $(READY)  ## every benchmark: hours on two cores; each has --rounds and --minutes for less
-	@missed=; for name in floor agreement cuts edits pans overlays engine scale steps peers tables captions planner cache_read data_wait tqd gpu plots; do \
+	@missed=; for name in floor agreement cuts edits pans overlays scores engine scale steps peers tables captions planner cache_read data_wait tqd gpu plots; do \
 		echo "== $$name"; $(PY) -m benchmarks.$$name || missed="$$missed $$name"; \
 	done; [ -z "$$missed" ] || { echo "missed:$$missed"; exit 1; }
 

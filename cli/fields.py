@@ -16,6 +16,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         **{name: f"--{name}" for name in ("limit", "least", "where", "by", "write")},
     },
     "evaluate": {"reference": "--reference"},
+    "report": {"sheets": "--sheets"},
     **dict.fromkeys(
         ("plan", "train"),
         {

@@ -56,6 +56,9 @@ def operator_fault(name: str, kind: Any) -> str | None:
         return "its media must be a frozenset of 'video', 'image' or both"
     if kind.pool is not None and (not isinstance(kind.pool, str) or kind.pool in STEP_NAMES):
         return f"its pool must be null or a name other than {', '.join(sorted(STEP_NAMES))}"
+    rate_hz = getattr(kind, "sound_hz", None)
+    if rate_hz is not None and (type(rate_hz) is not int or rate_hz < 1 or kind.pool is not None):
+        return "its sound_hz must be a whole number of samples a second, and its pool null, beside the decoder"
     for column in columns:
         if wrong := _column_fault(name, kind.media, column):
             return f"its column '{column.name}' {wrong}"

@@ -209,8 +209,8 @@ class Recipe:
         return self.columns[column].writer
 
 
-LATE = frozenset({"duplicates", "clusters", "caption_alignment"})
-"""operators that look at the whole table (`TableOperator`), or at captions (`CaptionScorer`)"""
+LATE = frozenset({"duplicates", "clusters", "caption_alignment", "caption_language", "caption_clusters"})
+"""operators that look at the whole table (`TableOperator`), or at a caption with its frames (`CaptionScorer`)"""
 # Sections that say how a run is carried out, not what an output holds.
 RUN_SECTIONS = frozenset({"limits", "workers"})
 

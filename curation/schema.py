@@ -221,6 +221,7 @@ COLUMNS: tuple[Column, ...] = (
         VIDEO,
     ),
     C("embedding", pa.list_(pa.float16()), "", "CLIP vector of the clip, of unit length", "embedding"),
+    C("speech", F, "", "share of the clip in which somebody talks, 0..1; null without sound", "speech", VIDEO),
     C("nsfw", F, "", "probability that it is pornographic, largest of the frames, 0..1 (open_nsfw)", "nsfw"),
     C("faces_max", I, "faces", "most faces on one of the frames looked at", "faces"),
     C("face_area", F, "", "share of the frame in boxes around faces, largest of the frames, 0..1", "faces"),
@@ -243,6 +244,14 @@ COLUMNS: tuple[Column, ...] = (
         for language, length, name in CAPTION_LENGTHS
     ),
     C("caption_alignment", F, "", "mean CLIP cosine of the caption's sentences and the frames", "caption_alignment"),
+    C("caption_language", S, "", "code of the caption's language, such as en; null where unsure", "caption_language"),
+    C(
+        "caption_cluster",
+        S,
+        "",
+        "smallest clip_id of those whose captions say the same, for quotas",
+        "caption_clusters",
+    ),
     C(
         "caption_by_hand",
         S,

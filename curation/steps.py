@@ -25,6 +25,7 @@ from curation.captions import caption_rows, has_no_caption, load_writer
 from curation.cut import judged_by_maps
 from curation.gpus import SCORE_GPUS, booked_gpus
 from curation.judge import judge, rules_of, still_undecided
+from curation.output.folder import caption_operators
 from curation.output.table import rules_text, write_part
 from curation.recipe import Rule
 from curation.schema import blank_row, work_schema
@@ -322,7 +323,8 @@ class FinishStep:
         writer = load_writer(self.captioner, self.plan.recipe.alignment)
         recipe, out = self.plan.recipe, Path(self.plan.out)
         # Without a stamp the whole table is looked at once more, when all rows are there.
-        rules = rules_text(rules_of(recipe)) if recipe.clusters is None else ""
+        compares = recipe.clusters is not None or bool(caption_operators(recipe))
+        rules = "" if compares else rules_text(rules_of(recipe))
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             clock = StepClock()

@@ -106,11 +106,20 @@ class Frames:
 
 @dataclass(frozen=True, eq=False)
 class ClipInput:
-    """What an operator may look at of one clip: facts of its source, its span, and its frames as sampled."""
+    """What an operator may look at of one clip.
+
+    Attributes:
+        facts: of its source.
+        span: of the clip.
+        frames: as sampled.
+        sound: float32 (N,), one channel of about -1..1 at the rate of an operator that `Hears`; null for others, where
+            the clip has no sound, and where some of it cannot be decoded.
+    """
 
     facts: SourceFacts
     span: Span
     frames: Frames
+    sound: np.ndarray | None = None
 
 
 Scores = dict[str, Any]
@@ -145,6 +154,13 @@ class Operator(Protocol):
         The function takes a batch of clips and gives one `Scores` for each, in the same order.
         """
         ...
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """An operator beside the decoder (`pool` is null) that is given the sound of clips: samples per second."""
+
+    sound_hz: ClassVar[int]
 
 
 @runtime_checkable

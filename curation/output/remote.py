@@ -184,7 +184,7 @@ class RemoteOutput:
                 pass
             pause_s = every_s if news else max(every_s, SHARE * (time.monotonic() - begin))
 
-    def finish(self, is_complete: bool) -> None:
+    def finish(self, *, is_complete: bool) -> None:
         """Commit the last state, and remove what it does not need: here, too, where nothing is left to do."""
         self.commit()
         remove_held(self._store, self._lease, leftovers(self._store, self._last))

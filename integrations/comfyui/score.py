@@ -16,7 +16,10 @@ from integrations.comfyui.pixels import from_image
 from integrations.comfyui.ports import Node, Out, Port
 from operators import OPERATORS
 
-NOT_OF_FRAMES = frozenset({"facts", "bits_per_pixel", "duplicates", "clusters", "caption_alignment"})
+NOT_OF_FRAMES = frozenset((
+    *("facts", "bits_per_pixel", "speech", "duplicates", "clusters"),
+    *("caption_alignment", "caption_language", "caption_clusters"),
+))
 """operators that look at files, tables or captions"""
 SCORES = tuple(name for name in OPERATORS if name not in NOT_OF_FRAMES)
 USUAL = "motion"

@@ -123,6 +123,8 @@ def test_names_of_ours_are_answered_without_looking_at_packages(monkeypatch: pyt
         (operator(writer="other"), "told", "must have the operator's name as its writer, 'told'"),
         (operator(dtype="pa.date32()"), "told", "has the type date32"),
         (operator(pool="'cut'"), "told", "its pool must be"),
+        (operator(pool="'own'\n    sound_hz = 16000"), "told", "its sound_hz must be a whole number"),
+        (operator(pool="None\n    sound_hz = 16e3"), "told", "its sound_hz must be a whole number"),
         (operator().replace("VIDEO),)", "frozenset({'image'})),)"), "told", "a type of row that the operator does not"),
         (operator().replace('("length_told",)', '("length_told", "more")'), "told", "it writes length_told, more but"),
         (operator(), "motion", "'motion' is a name of ours"),

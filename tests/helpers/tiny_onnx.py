@@ -52,6 +52,12 @@ def value(field: int, name: str, dims: Sequence[int | str]) -> bytes:
     return _message(field, _message(1, name), _message(2, _message(1, _number(1, 1), _message(2, *sides))))
 
 
+def numbers(field: int, name: str, dims: Sequence[int | str]) -> bytes:
+    """An input or output of int64."""
+    sides = [_message(1, _message(2, side) if isinstance(side, str) else _number(1, side)) for side in dims]
+    return _message(field, _message(1, name), _message(2, _message(1, _number(1, 7), _message(2, *sides))))
+
+
 def model(*parts: bytes) -> bytes:
     return _number(1, 8) + _message(7, *parts, _message(2, "tiny")) + _message(8, _message(1, ""), _number(2, 13))
 
@@ -88,12 +94,40 @@ def blocks(log_size: float) -> bytes:
     return model(*parts)
 
 
+def loudness(gain: float) -> bytes:
+    """A network of Silero VAD's layout for sequences: a window is speech by the hyperbolic tangent of its power."""
+    state = [(11, "h"), (11, "c"), (12, "hn"), (12, "cn")]
+    return model(
+        value(11, "input", ["sequence", 576]),
+        *(value(field, name, [1, 1, 128]) for field, name in state),
+        value(12, "speech_probs", ["sequence"]),
+        tensor("gain", np.array([gain], np.float32)),
+        node("Mul", ["input", "input"], "power"),
+        node("ReduceMean", ["power"], "mean", axes=[1], keepdims=0),
+        node("Mul", ["mean", "gain"], "scaled"),
+        node("Tanh", ["scaled"], "speech_probs"),
+        node("Identity", ["h"], "hn"),
+        node("Identity", ["c"], "cn"),
+    )
+
+
+def looked_up(table: np.ndarray) -> bytes:
+    """A network of MiniLM's layout: the state of each piece is its row of a table, float32 (V, D)."""
+    return model(
+        *(numbers(11, name, ["batch", "sequence"]) for name in ("input_ids", "attention_mask", "token_type_ids")),
+        value(12, "last_hidden_state", ["batch", "sequence", table.shape[1]]),
+        tensor("table", table),
+        node("Gather", ["table", "input_ids"], "last_hidden_state", axis=0),
+    )
+
+
 def install(folder: Path, patch: pytest.MonkeyPatch, slope: float = 0.05, log_size: float = 2.0) -> None:
     """Put packages with tiny networks in the place of those that operators read; their import fails."""
     patch.syspath_prepend(str(folder))
-    for name, content in (("NSFW", redness(slope)), ("CENTERFACE", blocks(log_size))):
+    networks = (("NSFW", redness(slope)), ("CENTERFACE", blocks(log_size)), ("SILERO", loudness(1e4)))
+    for name, content in networks:
         weights, module = getattr(wheels, name), f"tiny_{name.lower()}"
-        (folder / module).mkdir()
+        (folder / module / weights.file).parent.mkdir(parents=True)
         (folder / module / "__init__.py").write_text("raise ImportError('not to be imported')")
         (folder / module / weights.file).write_bytes(content)
         patch.setattr(wheels, name, replace(weights, module=module, sha256=hashlib.sha256(content).hexdigest()))
