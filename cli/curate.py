@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cli.common import check_weights, print_outcome, recipe_for, runner_of, use_weights
 from cli.parser import add_json, add_runner, add_weights, split_overrides
+from controls.networks import check_network
 from core.errors import UserError
 from core.metrics import HOST, Metrics, serving_metrics
 from curation.engine.choice import is_worth_ray
@@ -40,6 +41,8 @@ def run(parsed: argparse.Namespace) -> int:
     use_weights(parsed.weights)
     for operator in recipe.operators.values():
         check_weights(operator)  # once, here, before workers on this node ask for them
+    for name, control in recipe.controls.items():
+        check_network(name, control)
     if parsed.runner == "auto":
         parsed.runner = "ray" if parsed.ray_address or is_worth_ray(found.sources, captioner) else "inline"
     runner = runner_of(parsed)

@@ -13,6 +13,7 @@ from runs import assert_same_output, curate, internal_json, rows_of
 
 import run_pipeline
 from controls import CONTROLS
+from controls.networks import MapNetwork
 from core.errors import UserError
 from demo.drawing import write_video
 from media.shape import TICKS
@@ -176,7 +177,8 @@ def test_the_trainers_json_names_the_map(made: Path) -> None:
         assert (made / item["control_file_path"]).is_file()
 
 
-ALL = f"{RECIPE.splitlines()[0]}\ncontrols: {{{', '.join(f'{name}: true' for name in CONTROLS)}}}\n"
+FREE = {name: kind for name, kind in CONTROLS.items() if not isinstance(kind(), MapNetwork)}
+ALL = f"{RECIPE.splitlines()[0]}\ncontrols: {{{', '.join(f'{name}: true' for name in FREE)}}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def made_all(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_maps_of_a_clip_are_made_in_one_run(made_all: Path) -> None:
     for source, row in by_name(made_all).items():
-        for name, control in CONTROLS.items():
+        for name, control in FREE.items():
             path, amount = row[f"control_{name}_path"], row[f"control_{name}_amount"]
             if row["type"] not in control.media:
                 assert path is amount is None
@@ -210,7 +212,7 @@ def test_of_several_maps_the_json_names_the_first_and_each(made_all: Path) -> No
     for item in internal_json(made_all):
         row = rows[item["clip_id"]]
         assert item["control_file_path"] == row["control_canny_path"] is not None
-        assert item["control_file_paths"] == {name: row[f"control_{name}_path"] for name in CONTROLS}
+        assert item["control_file_paths"] == {name: row[f"control_{name}_path"] for name in FREE}
     assert run_pipeline.main(["export", str(made_all), "--format", "internal", "--absolute"]) == 0
     for item in internal_json(made_all):
         paths = [item["control_file_path"], *filter(None, item["control_file_paths"].values())]

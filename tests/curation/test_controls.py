@@ -15,6 +15,7 @@ from controls.blur import Blur
 from controls.canny import Canny, relative_thresholds
 from controls.gray import Gray
 from controls.lines import Lines
+from controls.networks import MapNetwork
 from controls.soft_edges import SoftEdges
 from controls.tile import Tile
 from core.errors import UserError
@@ -65,7 +66,10 @@ def shapes(shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return picture, truth > 0
 
 
-@pytest.fixture(params=sorted(CONTROLS))
+WEIGHT_FREE = sorted(name for name, kind in CONTROLS.items() if not isinstance(kind(), MapNetwork))
+
+
+@pytest.fixture(params=WEIGHT_FREE)
 def named(request: pytest.FixtureRequest) -> tuple[str, Control]:
     return request.param, CONTROLS[request.param]()
 
