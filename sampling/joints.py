@@ -11,8 +11,8 @@ from models.annotators.skeleton import COLOURS, HAND_COLOUR
 AT_SHORT_SIDE_PX, POINT_PX = 512, 4
 """how large a joint is drawn"""
 SATURATED, BRIGHT, SAME_HUE = 150, 180, 7
-"""of a joint's pixels, of 256: least saturation and brightness, since limbs are darker, and how far a hue may be from the
-joint's; joints are 14 apart, and hues outlast the coarse colours of video"""
+"""of a joint's pixels, of 256: least saturation and brightness, since limbs are darker, and how far a hue may be off;
+joints are 14 apart, and hues outlast the coarse colours of video"""
 LEAST_OF_DISC = 0.25
 """share of a joint's disc that must be seen"""
 READ = tuple(place for place, colour in enumerate(COLOURS) if colour != HAND_COLOUR)

@@ -298,3 +298,37 @@ def test_json_of_mappings_is_what_json_writes() -> None:
     rows = [{"a": "x\n<", "b": None}, {"a": None, "b": "ü"}]
     assert json_values(pa.array(rows)).to_pylist() == [to_json(row) for row in rows]
     assert [json.loads(text) for text in json_values(pa.array(rows)).to_pylist()] == rows
+
+
+# -- empty maps
+
+
+def test_the_summary_warns_of_empty_maps_with_their_share(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        f"{RECIPE.splitlines()[0]}\ncut: {{preset: ultrafast}}\ncontrols: {{canny: true, gray: true, camera: true}}\n"
+    )
+    shown = ["curate", str(footage), "--output", str(tmp_path / "out"), "--config", str(config(tmp_path, text))]
+    assert run_pipeline.main([*shown, "--runner", "inline"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "warning: the gray map of 1 of 2 clips (50%) is empty; rules.control_gray_amount.min=0.001 rejects them" in said
+    )
+    assert "warning: the camera map of 2 of 2 clips (100%) is empty" in said
+    assert run_pipeline.main([*shown, "--runner", "inline", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["empty_maps"]["gray"] == {"clips": 1, "of": 2, "share": 0.5}
+    assert run_pipeline.main(["select", str(tmp_path / "out"), "rules.control_gray_amount.min=0.001"]) == 0
+    said = capsys.readouterr().out
+    assert "the gray map of" not in said and "the camera map of 1 of 1 clips (100%)" in said
+
+
+def test_without_empty_maps_nothing_is_said(made: Path, footage: Path, tmp_path: Path) -> None:
+    from curation.output.table import read_table
+    from curation.report.summary import funnel, summarise
+    from curation.schema import table_schema
+
+    assert "warning" not in funnel(summarise(made, ()))
+    assert summarise(made, ("control_gray",)).empty_maps["gray"].clips == 1
+    assert not read_table(made, ()).column_names[-1].startswith("control") and "type" in table_schema(()).names

@@ -15,6 +15,7 @@ import run_pipeline
 from cli.sample import DRAWN
 from controls import CONTROLS
 from controls.frames import map_makers
+from controls.networks import MapNetwork
 from models.conditions.camera_path import path_text, preset_path
 from models.conditions.plucker import plucker_maps
 from models.conditions.trajectory import read_trajectory
@@ -151,6 +152,8 @@ def test_maps_are_made_of_footage_on_the_spot(folder: Path, models: dict[str, Op
     assert drawn is not None and edges.any() and np.array_equal(edges, drawn)
     assert set(DRAWN) == {name for name, control in CONTROLS.items() if control.suffix != "txt"}
     for kind in DRAWN:
+        if isinstance(CONTROLS[kind](), MapNetwork):  # with weights; see tests/controls
+            continue
         control_of(model, ask(control=folder / "film.mp4", control_kind=kind))
 
 

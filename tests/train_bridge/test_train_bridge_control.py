@@ -336,3 +336,26 @@ def test_a_camera_model_trains_on_paths(data: Path, tmp_path: Path) -> None:
         (tmp_path / "own" / f"{name}.txt").write_text(path_text(preset_path(preset, FRAMES, fps=FPS)))
     run = train(data, tmp_path / "run", "--data", metadata, "train.steps=3", config="train_camera_tiny")
     assert len(losses(run)) == 3 and all(np.isfinite(losses(run)))
+
+
+def test_a_plan_warns_of_empty_maps_with_their_share(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(tmp_path / "footage", CLIPS)
+    write_mp4(np.full((FRAMES, SIZE, SIZE, 3), 60, np.uint8), FPS, tmp_path / "footage" / "blank.mp4")
+    recipe = data / "recipe.yaml"
+    curate(tmp_path / "footage", "--config", recipe, out=tmp_path / "out")
+    command = words(data, "plan", "--data", tmp_path / "out", "data.control=canny,gray", "data.validation=0")
+    amounts = [row["control_canny_amount"] for row in rows_of(tmp_path / "out").values()]
+    count, bare = len(amounts), sum(amount < 0.001 for amount in amounts)
+    assert 0 < bare < count
+    wanted = f"warning: the canny map of {bare} of {count} clips ({bare / count:.0%}) is empty; leave them out with "
+    capsys.readouterr()
+    assert run_pipeline.main(command) == 0
+    assert wanted in capsys.readouterr().out
+    assert run_pipeline.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"]["empty_maps"]["canny"] == {"clips": bare, "of": count, "share": bare / count}
+    assert any(note.startswith(wanted) for note in found["notes"])
+    assert run_pipeline.main([*command, "--json", "data.where=control_canny_amount >= 0.001"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"]["empty_maps"] == {}

@@ -50,12 +50,15 @@ class Metadata:
         source: the file or folder that was read.
         left_out: rows that `where` and `clips` left out; of them nothing else was looked at. Clips that curation has
             not accepted are no rows of a training set and not counted.
+        empty_maps: ids of rows and names of those of their control maps in which there is next to nothing, as far as
+            the metadata says it.
     """
 
     rows: tuple[TrainRow, ...]
     refused: tuple[Refusal, ...]
     source: Path
     left_out: int
+    empty_maps: frozenset[tuple[str, str]] = frozenset()
 
 
 def read_metadata(settings: DataSettings, captions: bool = True, controls: bool = False) -> Metadata:
@@ -96,7 +99,15 @@ def read_metadata(settings: DataSettings, captions: bool = True, controls: bool 
     shares = replace(shares, captions=captions_of(listing, drawn), caption_shares=settings.captions)
     wanted = list(control_shares(settings.control)) if controls else None
     rows, refused = _check_rows(listing, kept, shares, _Files(settings.absolute), captions, wanted)
-    return Metadata(tuple(rows), (*listing.refused, *refused), source, count - len(kept))
+    empty = _empty_maps(listing, rows) if controls else frozenset()
+    return Metadata(tuple(rows), (*listing.refused, *refused), source, count - len(kept), empty)
+
+
+def _empty_maps(listing: Listing, rows: Sequence[TrainRow]) -> frozenset[tuple[str, str]]:
+    bare = {str(record.clip_id): record.empty for record in listing.records if record.empty}
+    return frozenset(
+        (row.row_id, name) for row in rows for name, _ in row.controls if name in bare.get(row.row_id, frozenset())
+    )
 
 
 def _selected(listing: Listing, kept: np.ndarray, file: Path) -> np.ndarray:
