@@ -52,6 +52,21 @@ def count_empty(table: pa.Table) -> dict[str, EmptyMaps]:
     return found
 
 
+def count_motionless(table: pa.Table) -> dict[str, int]:
+    """Return, by control that needs motion, how many accepted images have no such map; none where there are none."""
+    images = pc.and_(pc.equal(table["status"], "accepted"), pc.equal(table["type"], "image"))
+    count = pc.sum(images).as_py() or 0
+    asked = [
+        name for name, _, media in CONTROLS if "image" not in media and f"{CONTROL}{name}_path" in table.column_names
+    ]
+    return dict.fromkeys(asked, count) if count else {}
+
+
+def motionless_lines(found: Mapping[str, int]) -> list[str]:
+    """Return a line for each control that needs motion and was asked for where there are images."""
+    return [f"note: {count} images have no {name} map, which needs motion" for name, count in found.items()]
+
+
 def empty_lines(found: Mapping[str, EmptyMaps]) -> list[str]:
     """Return a warning for each control, with the rule that rejects such clips."""
     return [

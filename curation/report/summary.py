@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.sanitize import printable
-from curation.empty_maps import EmptyMaps, count_empty, empty_lines
+from curation.empty_maps import EmptyMaps, count_empty, count_motionless, empty_lines, motionless_lines
 from curation.inputs.passed import PassedOver
 from curation.judge import COPY
 from curation.output.table import read_table
@@ -49,6 +49,8 @@ class Summary:
     """exports that hold other rows than the table, with the commands that write them again"""
     empty_maps: dict[str, EmptyMaps] = field(default_factory=dict)
     """control maps with next to nothing in them, by control"""
+    images_without_maps: dict[str, int] = field(default_factory=dict)
+    """accepted images, by control that needs motion and so has no map of them"""
 
     def waiting(self, with_files: bool) -> int:
         """Return how many accepted clips still lack a caption, or a file where files are wanted."""
@@ -93,6 +95,7 @@ def summarise_table(table: pa.Table) -> Summary:
         captioned=len(kept) - caption_of(kept).null_count,
         files=len(kept) - kept["clip_path"].null_count,
         empty_maps=count_empty(table),
+        images_without_maps=count_motionless(table),
     )
 
 
@@ -117,7 +120,7 @@ def funnel(summary: Summary) -> str:
     if words := str(summary.passed_over):
         lines.append(f"passed over: {words}")
     lines += summary.stale_exports
-    lines += empty_lines(summary.empty_maps)
+    lines += [*empty_lines(summary.empty_maps), *motionless_lines(summary.images_without_maps)]
     return "\n".join(lines)
 
 

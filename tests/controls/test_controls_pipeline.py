@@ -324,6 +324,17 @@ def test_the_summary_warns_of_empty_maps_with_their_share(
     assert "the gray map of" not in said and "the camera map of 1 of 1 clips (100%)" in said
 
 
+def test_maps_that_need_motion_are_asked_of_images_in_vain_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)).save(tmp_path / "still.png")
+    recipe = config(tmp_path, "operators: {}\ncontrols: {canny: true, trajectory: true}\n")
+    shown = ["curate", str(tmp_path / "still.png"), "--output", str(tmp_path / "out"), "--config", str(recipe)]
+    assert run_pipeline.main([*shown, "--runner", "inline"]) == 0
+    said = capsys.readouterr().out
+    assert "note: 1 images have no trajectory map, which needs motion" in said and "canny map" not in said
+
+
 def test_without_empty_maps_nothing_is_said(made: Path, footage: Path, tmp_path: Path) -> None:
     from curation.output.table import read_table
     from curation.report.summary import funnel, summarise

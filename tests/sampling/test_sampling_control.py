@@ -291,6 +291,21 @@ def test_the_command_steers_and_notes_what_by(folder: Path, tmp_path: Path) -> N
     assert run_pipeline.main([str(word) for word in arguments]) == 2, "another request does not"
 
 
+def test_a_map_whose_weights_are_not_here_is_told_before_the_model_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for kind, name in (("depth", "depth-anything-v2-small"), ("pose", "dwpose-people"), ("hed", "controlnet-hed")):
+        arguments = [
+            "sample", folder / "gone", "--prompt", "a disc", "--output", tmp_path / "a.mp4", "--weights", tmp_path,
+            "--control", folder / "film.mp4", "--control-kind", kind,
+        ]  # fmt: skip
+        assert run_pipeline.main([str(word) for word in arguments]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"weights fetch {name} --weights DIR" in line
+
+
 TRIANGLE = np.array([[0.0, 0.0], [10.0, 20.0], [30.0, 20.0]])
 
 

@@ -178,6 +178,17 @@ def test_camera_paths_that_do_not_fit_are_refused(data: Path, tmp_path: Path) ->
     assert found["film.mp4"][0] == "is no camera path (.txt)"
 
 
+def test_an_image_has_no_map_of_motion_and_it_is_said_why(data: Path, tmp_path: Path) -> None:
+    Image.fromarray(paint(CLIPS["a white square grows on a violet wall"])[0]).save(tmp_path / "a.png")
+    item = {"file_path": "a.png", "text": "a", "type": "image", "control_file_paths": {"canny": "a.png"}}
+    (tmp_path / "metadata.json").write_text(json.dumps([item]))
+    settings = DataSettings(metadata=str(tmp_path / "metadata.json"), control="trajectory")
+    (refusal,) = read_metadata(settings, controls=True).refused
+    assert refusal.reason == "has no trajectory map" and "it needs motion: leave images out" in refusal.fix
+    (refusal,) = read_metadata(dataclasses.replace(settings, control="trajectory,lines"), controls=True).refused
+    assert "name it in the recipe's controls" in refusal.fix
+
+
 # -- what the network sees
 
 

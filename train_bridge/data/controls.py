@@ -18,6 +18,8 @@ from train_bridge.types import Refusal, TrainRow
 UNNAMED = ""
 """a map of which the metadata does not say what it shows"""
 KNOWN = frozenset(name for name, _, _ in CONTROLS)
+OF_MOTION = frozenset(name for name, _, media in CONTROLS if "image" not in media)
+"""maps that images have none of"""
 CAMERA_SUFFIX = ".txt"
 MOST_PATH_BYTES = 64 << 20
 OFF = 0.02
