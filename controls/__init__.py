@@ -3,8 +3,12 @@
 from controls.blur import Blur
 from controls.camera import Camera
 from controls.canny import Canny
+from controls.depth import Depth
 from controls.gray import Gray
+from controls.hed import HedEdges
 from controls.lines import Lines
+from controls.mlsd import MlsdLines
+from controls.pose import Pose
 from controls.soft_edges import SoftEdges
 from controls.tile import Tile
 from controls.trajectory import Trajectory
@@ -18,4 +22,8 @@ CONTROLS: dict[str, type] = {
     "gray": Gray,
     "blur": Blur,
     "tile": Tile,
+    "depth": Depth,
+    "pose": Pose,
+    "hed": HedEdges,
+    "mlsd": MlsdLines,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from av.video.frame import VideoFrame
 
+from core.errors import MediaError, UserError
 from core.files import atomic_path, atomic_write, make_folder
 from curation.schema import CONTROL
 from curation.types import Control, MapDrawer, Row
@@ -28,7 +29,7 @@ class ClipMaps:
 
     def __init__(self, out: Path, clip_id: str, controls: Mapping[str, Control]):
         self._out, self._clip_id, self._controls = out, clip_id, controls
-        self._drawers: dict[str, MapDrawer] = {name: control.start() for name, control in controls.items()}
+        self._drawers = {name: _started(name, control) for name, control in controls.items()}
         self._files: dict[str, MapFile] = {}
         self._luma: np.ndarray | None = None
         self._last_tick = -1
@@ -118,7 +119,7 @@ def image_maps(plan: Plan, row: Row, written: Path) -> Row:
     pixels = read_image(written, plan.recipe.limits.max_pixels) if controls else None
     for name, control in controls.items():
         assert pixels is not None
-        drawer = control.start()
+        drawer = _started(name, control)
         drawn = drawer.draw(luma_of(pixels) if control.takes == "gray" else pixels, 0.0)
         assert drawn is not None, "a control of images draws pictures"
         place = f"{CONTROL_FOLDER}/{name}/{row['clip_id']}.jpg"
@@ -128,6 +129,18 @@ def image_maps(plan: Plan, row: Row, written: Path) -> Row:
             write_still(temporary, drawn)
         columns |= _columns(name, place, drawer.finish().amount)
     return columns
+
+
+def _started(name: str, control: Control) -> MapDrawer:
+    """Return a drawer for one clip.
+
+    Raises:
+        MediaError: the control's network cannot be loaded here.
+    """
+    try:
+        return control.start()
+    except UserError as error:
+        raise MediaError(f"control {name}: {error}") from None
 
 
 def _columns(name: str, place: str | None, amount: float) -> Row:

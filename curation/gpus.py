@@ -25,7 +25,7 @@ def booked_gpus(holder: Any, usual: float) -> float:
     """Return the GPUs that a worker books for what it holds.
 
     Args:
-        holder: an operator, a captioner or a scorer of captions.
+        holder: an operator, a captioner, a scorer of captions or a control.
         usual: what a network of its kind takes of a GPU, for plug-ins that do not say it.
     """
     if isinstance(holder, UsesGpu):

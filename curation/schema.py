@@ -42,6 +42,10 @@ CONTROLS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("gray", "contrast: standard deviation of luma, mean over frames, as a share of the largest there is, 0..1", BOTH),
     ("blur", "contrast of the blurred luma, likewise", BOTH),
     ("tile", "contrast of the coarse luma, likewise", BOTH),
+    ("depth", "range of inverse depth as a share of the nearest, mean over frames, 0..1", BOTH),
+    ("pose", "share of the frames in which a person is found, 0..1", BOTH),
+    ("hed", "strength of edges, mean over pixels and frames, 0..1", BOTH),
+    ("mlsd", "share of pixels on a straight line, mean over frames, 0..1", BOTH),
 )
 """Control maps: name, what the amount in them means, and the types of row that they exist for."""
 CONTROL = "control_"

@@ -261,7 +261,12 @@ class CutStep:
 
     plan: Plan
     captioner: Captioner
-    spec: ClassVar[StepSpec] = StepSpec("cut")
+
+    @property
+    def spec(self) -> StepSpec:
+        """Networks that draw control maps on a GPU book a share of one, so the step has workers of its own."""
+        gpus = sum(booked_gpus(control, 0.0) for control in self.plan.recipe.controls.values())
+        return StepSpec("cut", holds_models=gpus > 0, gpus=min(1.0, gpus))
 
     def start(self, report: Report) -> Process:
         """Start the media process."""

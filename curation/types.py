@@ -288,7 +288,11 @@ class Control(Protocol):
         ...
 
     def start(self) -> MapDrawer:
-        """Return a drawer for one clip."""
+        """Return a drawer for one clip.
+
+        Raises:
+            UserError: the network that draws cannot be loaded here.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
 """How well a sample obeys what it was steered by: the map made of the sample beside the map that was asked for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from models.conditions.spec import ConditionSpec
 from models.denoise.long_video import length_of
 from models.errors import ModelError
 from models.geometry import Bucket
-from sampling.control import Steering, fitted, look_at_control, read_control
+from sampling.control import FINER, Steering, fitted, look_at_control, read_control
+from sampling.joints import pose_scores
 from sampling.media import ANY_SIZE, look
 from sampling.obeyed import Obedience
 from sampling.request import AS_IS, MapMaker, Request
 from sampling.settings_file import settings_of
 
-EDGES = frozenset({"canny", "lines", "soft_edges"})
+EDGES = frozenset({"canny", "lines", "soft_edges", "hed", "mlsd"})
 WITHIN_PX = 2
 """how far from where it was asked for an edge may lie, at a short side of `AT_SHORT_SIDE_PX` or less"""
 AT_SHORT_SIDE_PX = 320
@@ -58,7 +60,7 @@ def measure(sample: Path, maps: Mapping[str, MapMaker]) -> Obedience | None:
         kind = _kind(steering)
         if kind not in maps:
             return Obedience({}, f"which map {request.control} is cannot be told from its folder")
-        asked = read_control(steering, whole, fps, bucket, maps)
+        asked = read_control(steering, whole, fps, _read_at(bucket, steering, kind), maps)
         return _of_map(frames, fps, asked, kind, maps)
     except (UserError, ModelError, TypeError, ValueError) as error:  # files that have gone, settings that were changed
         return Obedience({}, " ".join(str(error).split()))
@@ -87,6 +89,15 @@ def _whole_frames(settings: Mapping[str, Any], count: int) -> int:
     return length_of(segments, one, overlap) if segments > 1 else count
 
 
+def _read_at(bucket: Bucket, steering: Steering, kind: str) -> Bucket:
+    """Return the size to read the asked map at: that of a pose map is its own, at which its joints can be told."""
+    medium = steering.medium
+    if kind != "pose" or steering.kind != AS_IS or medium is None:
+        return bucket
+    finer = max(1, min(FINER, medium.width_px // bucket.width_px, medium.height_px // bucket.height_px))
+    return replace(bucket, height_px=finer * bucket.height_px, width_px=finer * bucket.width_px)
+
+
 def _kind(steering: Steering) -> str:
     """Return which map the control is: what it was made as, else as its folder is called."""
     if steering.kind != AS_IS or steering.medium is None:
@@ -100,7 +111,10 @@ def _of_map(
     made = maps[kind](frames, fps)[0]
     if made is None or asked is None:
         return Obedience({}, f"a map of kind {kind} is no picture")
-    made, asked = made.mean(axis=3), asked[: len(made)].mean(axis=3)
+    asked = asked[: len(made)]
+    if kind == "pose":
+        return Obedience(pose_scores(made, asked))
+    made, asked = made.mean(axis=3), asked.mean(axis=3)
     scores: dict[str, float | None] = {"control_correlation": correlation(made, asked)}
     if kind in EDGES:
         scores["control_edges_f1"] = edges_f1(made >= EDGE_LEVEL, asked >= EDGE_LEVEL)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,19 +12,25 @@ from core.sanitize import without_secrets
 from core.storage.staging import staged
 from core.storage.store import StoreError
 from curation.analysis.look import budget_bytes, expect_size
+from curation.gpus import booked_gpus
 from curation.inputs.sources import name_problem
 from curation.types import Row, Source
 from curation.work import Plan, Task, source_of
 from media.sandbox import InternalError, MediaProcess, Sandbox
 from media.types import Heartbeat
 
+GPU_MEMORY_GB = 8.0
+"""what torch and the GPU's libraries allocate of the machine's memory, beside the decoder"""
 TASKS = "curation.analysis.tasks"
 """module that media processes of a run serve"""
 
 
 def sandbox_of(plan: Plan) -> Sandbox:
-    """Return what the media processes of a run are."""
-    return Sandbox(TASKS, plan, plan.recipe.limits)
+    """Return what the media processes of a run are; one that draws maps on a GPU may allocate more."""
+    limits = plan.recipe.limits
+    if any(booked_gpus(control, 0.0) for control in plan.recipe.controls.values()):
+        limits = replace(limits, memory_gb=limits.memory_gb + GPU_MEMORY_GB)
+    return Sandbox(TASKS, plan, limits)
 
 
 class MediaPool:

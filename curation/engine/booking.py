@@ -66,6 +66,8 @@ def book_workers(plan: Plan, steps: list[Step], cpus: float, gpus: float = 0.0) 
 def _workers(plan: Plan, step: StepSpec, pools: list[StepSpec], cpus: int, gpus: float) -> int:
     """Return the workers of a pool: as the recipe says, else as many as fit beside one of each other pool."""
     wanted = plan.recipe.workers
+    if step.name == "cut":  # its networks are small beside its encoder, which wants a CPU for each worker
+        return wanted.cut or max(1, min(cpus, int(gpus / step.gpus / len(pools)) if gpus and step.gpus else cpus // 2))
     if step.name == "finish":
         if wanted.caption is not None:
             return wanted.caption

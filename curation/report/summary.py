@@ -8,12 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.sanitize import printable
+from curation.empty_maps import EmptyMaps, count_empty, count_motionless, empty_lines, motionless_lines
 from curation.inputs.passed import PassedOver
 from curation.judge import COPY
 from curation.output.table import read_table
 from curation.reviews import caption_of
-from curation.schema import Writer
+from curation.schema import CONTROL_AMOUNTS, CONTROL_PATHS, Writer, table_schema
 
+MAP_COLUMNS = frozenset((*CONTROL_PATHS, *CONTROL_AMOUNTS))
 SHOWN = 160
 """most characters of a name or an error in the funnel"""
 
@@ -45,6 +47,10 @@ class Summary:
     """what lay in the inputs and is no source; empty where no inputs were looked through"""
     stale_exports: tuple[str, ...] = ()
     """exports that hold other rows than the table, with the commands that write them again"""
+    empty_maps: dict[str, EmptyMaps] = field(default_factory=dict)
+    """control maps with next to nothing in them, by control"""
+    images_without_maps: dict[str, int] = field(default_factory=dict)
+    """accepted images, by control that needs motion and so has no map of them"""
 
     def waiting(self, *, with_files: bool) -> int:
         """Return how many accepted clips still lack a caption, or a file where files are wanted."""
@@ -54,6 +60,7 @@ class Summary:
 def summarise(out: Path, writers: tuple[Writer, ...]) -> Summary:
     """Count an output's table."""
     columns = ["source_path", "status", "reasons", "error", "duration_s", "caption", "caption_by_hand", "clip_path"]
+    columns += ["type", *(name for name in table_schema(writers).names if name in MAP_COLUMNS)]
     return summarise_table(read_table(out, writers, columns))
 
 
@@ -87,6 +94,8 @@ def summarise_table(table: pa.Table) -> Summary:
         errors=tuple(errors[:10]),
         captioned=len(kept) - caption_of(kept).null_count,
         files=len(kept) - kept["clip_path"].null_count,
+        empty_maps=count_empty(table),
+        images_without_maps=count_motionless(table),
     )
 
 
@@ -111,6 +120,7 @@ def funnel(summary: Summary) -> str:
     if words := str(summary.passed_over):
         lines.append(f"passed over: {words}")
     lines += summary.stale_exports
+    lines += [*empty_lines(summary.empty_maps), *motionless_lines(summary.images_without_maps)]
     return "\n".join(lines)
 
 

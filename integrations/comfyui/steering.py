@@ -12,7 +12,7 @@ from integrations.comfyui.ports import Node, Port
 from integrations.comfyui.samplers import OUTPUTS, PROMPTS, SIZE, STEPS, asked_of, sampled
 
 AS_IS = "as_is"
-KINDS = (AS_IS, "canny", "lines", "soft_edges", "trajectory", "gray", "blur", "tile")
+KINDS = (AS_IS, "canny", "lines", "soft_edges", "trajectory", "gray", "blur", "tile", "depth", "pose", "hed", "mlsd")
 """maps that are drawn of footage; `as_is`: it is a map"""
 FROM_FILE = "file"
 CAMERAS = (

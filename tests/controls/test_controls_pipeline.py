@@ -13,6 +13,7 @@ from runs import assert_same_output, curate, internal_json, rows_of
 
 import run_pipeline
 from controls import CONTROLS
+from controls.networks import MapNetwork
 from core.errors import UserError
 from demo.drawing import write_video
 from media.shape import TICKS
@@ -176,7 +177,8 @@ def test_the_trainers_json_names_the_map(made: Path) -> None:
         assert (made / item["control_file_path"]).is_file()
 
 
-ALL = f"{RECIPE.splitlines()[0]}\ncontrols: {{{', '.join(f'{name}: true' for name in CONTROLS)}}}\n"
+FREE = {name: kind for name, kind in CONTROLS.items() if not isinstance(kind(), MapNetwork)}
+ALL = f"{RECIPE.splitlines()[0]}\ncontrols: {{{', '.join(f'{name}: true' for name in FREE)}}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def made_all(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_maps_of_a_clip_are_made_in_one_run(made_all: Path) -> None:
     for source, row in by_name(made_all).items():
-        for name, control in CONTROLS.items():
+        for name, control in FREE.items():
             path, amount = row[f"control_{name}_path"], row[f"control_{name}_amount"]
             if row["type"] not in control.media:
                 assert path is amount is None
@@ -210,7 +212,7 @@ def test_of_several_maps_the_json_names_the_first_and_each(made_all: Path) -> No
     for item in internal_json(made_all):
         row = rows[item["clip_id"]]
         assert item["control_file_path"] == row["control_canny_path"] is not None
-        assert item["control_file_paths"] == {name: row[f"control_{name}_path"] for name in CONTROLS}
+        assert item["control_file_paths"] == {name: row[f"control_{name}_path"] for name in FREE}
     assert run_pipeline.main(["export", str(made_all), "--format", "internal", "--absolute"]) == 0
     for item in internal_json(made_all):
         paths = [item["control_file_path"], *filter(None, item["control_file_paths"].values())]
@@ -296,3 +298,48 @@ def test_json_of_mappings_is_what_json_writes() -> None:
     rows = [{"a": "x\n<", "b": None}, {"a": None, "b": "ü"}]
     assert json_values(pa.array(rows)).to_pylist() == [to_json(row) for row in rows]
     assert [json.loads(text) for text in json_values(pa.array(rows)).to_pylist()] == rows
+
+
+# -- empty maps
+
+
+def test_the_summary_warns_of_empty_maps_with_their_share(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        f"{RECIPE.splitlines()[0]}\ncut: {{preset: ultrafast}}\ncontrols: {{canny: true, gray: true, camera: true}}\n"
+    )
+    shown = ["curate", str(footage), "--output", str(tmp_path / "out"), "--config", str(config(tmp_path, text))]
+    assert run_pipeline.main([*shown, "--runner", "inline"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "warning: the gray map of 1 of 2 clips (50%) is empty; rules.control_gray_amount.min=0.001 rejects them" in said
+    )
+    assert "warning: the camera map of 2 of 2 clips (100%) is empty" in said
+    assert run_pipeline.main([*shown, "--runner", "inline", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["empty_maps"]["gray"] == {"clips": 1, "of": 2, "share": 0.5}
+    assert run_pipeline.main(["select", str(tmp_path / "out"), "rules.control_gray_amount.min=0.001"]) == 0
+    said = capsys.readouterr().out
+    assert "the gray map of" not in said and "the camera map of 1 of 1 clips (100%)" in said
+
+
+def test_maps_that_need_motion_are_asked_of_images_in_vain_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)).save(tmp_path / "still.png")
+    recipe = config(tmp_path, "operators: {}\ncontrols: {canny: true, trajectory: true}\n")
+    shown = ["curate", str(tmp_path / "still.png"), "--output", str(tmp_path / "out"), "--config", str(recipe)]
+    assert run_pipeline.main([*shown, "--runner", "inline"]) == 0
+    said = capsys.readouterr().out
+    assert "note: 1 images have no trajectory map, which needs motion" in said and "canny map" not in said
+
+
+def test_without_empty_maps_nothing_is_said(made: Path, footage: Path, tmp_path: Path) -> None:
+    from curation.output.table import read_table
+    from curation.report.summary import funnel, summarise
+    from curation.schema import table_schema
+
+    assert "warning" not in funnel(summarise(made, ()))
+    assert summarise(made, ("control_gray",)).empty_maps["gray"].clips == 1
+    assert not read_table(made, ()).column_names[-1].startswith("control") and "type" in table_schema(()).names

@@ -14,8 +14,11 @@ from runs import rows_of
 import run_pipeline
 from controls import CONTROLS
 from controls.frames import map_makers
+from controls.people import People
+from controls.skeletons import bodies_of, draw_people
 from demo.drawing import blend, noise, to_pixels
 from models.conditions.camera_path import path_text, preset_path
+from sampling.joints import READ, joints_in, pose_scores
 from sampling.obedience import camera_error, correlation, edges_f1, measure, trajectory_error_px
 from sampling.pictures import write_mp4
 
@@ -151,3 +154,72 @@ def test_evaluate_has_obedience_as_columns(tmp_path: Path) -> None:
     assert found["obedience"]["a.mp4"]["control_edges_f1"] == column["samples"]["mean"]
     assert "no such file" in found["obedience"]["c.mp4"]["why_not"] and "b.mp4" not in found["obedience"]
     assert len(rows_of(tmp_path / "found" / "samples")) == 3
+
+
+# -- pose
+
+
+def figure(shift_px: float = 0.0) -> People:
+    """Return a person of 17 points within 256 x 256."""
+    places = [
+        (128, 40), (133, 35), (123, 35), (140, 40), (116, 40), (155, 70), (101, 70), (170, 110), (86, 110), (180, 150),
+        (76, 150), (145, 150), (111, 150), (148, 195), (108, 195), (150, 240), (106, 240),
+    ]  # fmt: skip
+    points, sure = np.zeros((1, 133, 2), np.float32), np.zeros((1, 133), np.float32)
+    points[0, :17], sure[0, :17] = np.array(places) + (shift_px, 0), 0.9
+    return People(points, sure)
+
+
+def pose_map(people: People, count: int = 3, size: int = 256) -> np.ndarray:
+    return np.stack([draw_people(people, (size, size), 0.3, with_hands=True, with_face=True)] * count)
+
+
+def test_joints_are_read_where_they_were_drawn() -> None:
+    (body,) = bodies_of(figure(), 0.3)
+    for place, found in zip(READ, joints_in(pose_map(figure())[0]), strict=True):
+        assert len(found) == 1 and np.abs(found[0] - body[place]).max() <= 1.5, place
+    assert not any(len(found) for found in joints_in(np.zeros((256, 256, 3), np.uint8)))
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.floats(0, 12))
+def test_the_distance_of_a_pose_is_how_far_its_joints_are(shift_px: float) -> None:
+    found = pose_scores(pose_map(figure(shift_px)), pose_map(figure()))
+    assert found["control_pose_distance"] == pytest.approx(shift_px / np.hypot(256, 256), abs=0.004)
+    assert found["control_pose_found"] == 1
+
+
+def test_joints_that_are_not_there_are_not_far_but_missing() -> None:
+    asked, half = pose_map(figure()), figure()
+    half.scores[0, 11:] = 0  # no legs
+    found = pose_scores(pose_map(half), asked)
+    assert found["control_pose_found"] == pytest.approx(12 / 17, abs=0.01)  # of 17 that can be told
+    assert pose_scores(0 * asked, asked) == {"control_pose_distance": None, "control_pose_found": 0.0}
+    assert pose_scores(asked, 0 * asked) == {"control_pose_distance": None, "control_pose_found": None}
+
+
+def test_a_pose_map_of_an_output_is_compared_with_the_sample(tmp_path: Path) -> None:
+    folder = tmp_path / "control" / "pose"
+    folder.mkdir(parents=True)
+    write_mp4(pose_map(figure(), 9), FPS, folder / "a.mp4", crf=4)
+    made = sample(tmp_path / "made.mp4", np.zeros((9, 256, 256, 3), np.uint8), control=str(folder / "a.mp4"))
+    maps = {**MAPS, "pose": lambda frames, fps: (pose_map(figure(6.0), len(frames)), None, 1.0)}
+    found = measure(made, maps)
+    assert found is not None and found.why_not is None
+    assert found.scores["control_pose_distance"] == pytest.approx(6 / np.hypot(256, 256), abs=0.004)
+    assert found.scores["control_pose_found"] is not None and found.scores["control_pose_found"] > 0.9
+
+
+# -- depth
+
+
+def test_depth_is_compared_up_to_a_factor_and_a_shift(tmp_path: Path) -> None:
+    folder = tmp_path / "control" / "depth"
+    folder.mkdir(parents=True)
+    ramp = np.repeat(np.tile(np.linspace(20, 120, 96, dtype=np.uint8), (9, 96, 1))[..., None], 3, axis=3)
+    write_mp4(ramp, FPS, folder / "a.mp4", crf=4)
+    made = sample(tmp_path / "made.mp4", ramp, control=str(folder / "a.mp4"))
+    for drawn, wanted in ((2 * ramp, 1.0), (ramp[:, :, ::-1], -1.0)):
+        maps = {**MAPS, "depth": lambda frames, fps, drawn=drawn: (drawn, None, 0.5)}
+        found = measure(made, maps)
+        assert found is not None and found.scores["control_correlation"] == pytest.approx(wanted, abs=0.02)

@@ -178,6 +178,17 @@ def test_camera_paths_that_do_not_fit_are_refused(data: Path, tmp_path: Path) ->
     assert found["film.mp4"][0] == "is no camera path (.txt)"
 
 
+def test_an_image_has_no_map_of_motion_and_it_is_said_why(data: Path, tmp_path: Path) -> None:
+    Image.fromarray(paint(CLIPS["a white square grows on a violet wall"])[0]).save(tmp_path / "a.png")
+    item = {"file_path": "a.png", "text": "a", "type": "image", "control_file_paths": {"canny": "a.png"}}
+    (tmp_path / "metadata.json").write_text(json.dumps([item]))
+    settings = DataSettings(metadata=str(tmp_path / "metadata.json"), control="trajectory")
+    (refusal,) = read_metadata(settings, controls=True).refused
+    assert refusal.reason == "has no trajectory map" and "it needs motion: leave images out" in refusal.fix
+    (refusal,) = read_metadata(dataclasses.replace(settings, control="trajectory,lines"), controls=True).refused
+    assert "name it in the recipe's controls" in refusal.fix
+
+
 # -- what the network sees
 
 
@@ -336,3 +347,26 @@ def test_a_camera_model_trains_on_paths(data: Path, tmp_path: Path) -> None:
         (tmp_path / "own" / f"{name}.txt").write_text(path_text(preset_path(preset, FRAMES, fps=FPS)))
     run = train(data, tmp_path / "run", "--data", metadata, "train.steps=3", config="train_camera_tiny")
     assert len(losses(run)) == 3 and all(np.isfinite(losses(run)))
+
+
+def test_a_plan_warns_of_empty_maps_with_their_share(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(tmp_path / "footage", CLIPS)
+    write_mp4(np.full((FRAMES, SIZE, SIZE, 3), 60, np.uint8), FPS, tmp_path / "footage" / "blank.mp4")
+    recipe = data / "recipe.yaml"
+    curate(tmp_path / "footage", "--config", recipe, out=tmp_path / "out")
+    command = words(data, "plan", "--data", tmp_path / "out", "data.control=canny,gray", "data.validation=0")
+    amounts = [row["control_canny_amount"] for row in rows_of(tmp_path / "out").values()]
+    count, bare = len(amounts), sum(amount < 0.001 for amount in amounts)
+    assert 0 < bare < count
+    wanted = f"warning: the canny map of {bare} of {count} clips ({bare / count:.0%}) is empty; leave them out with "
+    capsys.readouterr()
+    assert run_pipeline.main(command) == 0
+    assert wanted in capsys.readouterr().out
+    assert run_pipeline.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"]["empty_maps"]["canny"] == {"clips": bare, "of": count, "share": bare / count}
+    assert any(note.startswith(wanted) for note in found["notes"])
+    assert run_pipeline.main([*command, "--json", "data.where=control_canny_amount >= 0.001"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"]["empty_maps"] == {}

@@ -1,13 +1,14 @@
 """Which control maps a row has, which of them are wanted, and whether they fit its clip."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.errors import UserError
 from core.files import read_bounded
-from curation.schema import CONTROL, CONTROL_PATHS, CONTROLS
+from curation.empty_maps import is_empty
+from curation.schema import CONTROL, CONTROL_AMOUNTS, CONTROL_PATHS, CONTROLS
 from media.names import looks_like_image
 from models.conditions.camera_path import CameraPath, read_path
 from models.errors import ModelError
@@ -17,6 +18,8 @@ from train_bridge.types import Refusal, TrainRow
 UNNAMED = ""
 """a map of which the metadata does not say what it shows"""
 KNOWN = frozenset(name for name, _, _ in CONTROLS)
+OF_MOTION = frozenset(name for name, _, media in CONTROLS if "image" not in media)
+"""maps that images have none of"""
 CAMERA_SUFFIX = ".txt"
 MOST_PATH_BYTES = 64 << 20
 OFF = 0.02
@@ -49,6 +52,14 @@ def controls_of_table(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the control maps that a row of an output's table names."""
     columns = {column: row[column] for column in CONTROL_PATHS if row.get(column) is not None}
     return {column.removeprefix(CONTROL).removesuffix("_path"): path for column, path in columns.items()}
+
+
+def empty_of_table(row: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the maps with next to nothing in them, of a row of an output's table."""
+    amounts = ((column, row[column]) for column in CONTROL_AMOUNTS if column in row)
+    return frozenset(
+        column.removeprefix(CONTROL).removesuffix("_amount") for column, amount in amounts if is_empty(amount)
+    )
 
 
 def controls_of_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,3 +204,19 @@ def control_names(rows: Iterable[TrainRow]) -> dict[str, int]:
         for name, _ in row.controls:
             counts[name or "control"] = counts.get(name or "control", 0) + 1
     return counts
+
+
+def empty_counts(rows: Iterable[TrainRow], empty: Collection[tuple[str, str]]) -> dict[str, tuple[int, int]]:
+    """Count, by map, the rows in whose map there is next to nothing, and all that have it, where there are any.
+
+    Args:
+        rows: those trained on.
+        empty: ids of rows and names of their maps of which that is known.
+    """
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        for name, _ in row.controls:
+            counts = found.setdefault(name or "control", [0, 0])
+            counts[0] += (row.row_id, name) in empty
+            counts[1] += 1
+    return {name: (bare, there) for name, (bare, there) in found.items() if bare}

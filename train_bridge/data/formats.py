@@ -28,9 +28,9 @@ from core.sanitize import clean_text, from_safe_cell, printable
 from curation.export import open_table
 from curation.expressions import MAX_CHARS, Expression
 from curation.reviews import BY_HAND, with_captions
-from curation.schema import CAPTION_COLUMNS, CONTROL_PATHS
+from curation.schema import CAPTION_COLUMNS, CONTROL_AMOUNTS, CONTROL_PATHS
 from train_bridge.data.clips_folder import holds_clips, read_clips
-from train_bridge.data.controls import controls_of_json, controls_of_table
+from train_bridge.data.controls import controls_of_json, controls_of_table, empty_of_table
 from train_bridge.data.webdataset import Shards, find_shards, read_samples, unpack, unpacked_folder
 from train_bridge.types import Refusal
 
@@ -67,6 +67,7 @@ class Record:
         source: name of what the clip was cut from.
         is_span: a stretch of `file` from `start_s` to `end_s`, not the whole of it.
         controls: files of control maps by name; the name is empty where the metadata says none.
+        empty: names of those of which the metadata says that there is next to nothing in them.
     """
 
     place: str
@@ -86,6 +87,7 @@ class Record:
     root: str | None = None
     source: Any = None
     controls: Any = None
+    empty: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def _read_output(out: Path, root: str | None, expressions: Sequence[Expression])
         if lacking := [name for name in TABLE_COLUMNS if name not in dataset.schema.names]:
             raise UserError(f"{out}: its table has no column '{lacking[0]}'; was it written by this program?")
         scored = sorted(set().union(*(expression.columns for expression in expressions)))
-        rows = [*TABLE_COLUMNS, *(name for name in CONTROL_PATHS if name in dataset.schema.names)]
+        maps = (*CONTROL_PATHS, *CONTROL_AMOUNTS)
+        rows = [*TABLE_COLUMNS, *(name for name in maps if name in dataset.schema.names)]
         by_hand = [name for name in (BY_HAND,) if name in dataset.schema.names]
         wanted = list(dict.fromkeys([*rows, *by_hand, *scored]))
         table = dataset.to_table(columns=wanted, filter=pc.field("status") == "accepted")
@@ -190,6 +193,7 @@ def _clip_record(root: str | None, row: Values) -> Record:
         root=None if is_cut else root or row["source_root"] or "",
         source=row["source_id"] or row["source_path"],
         controls=controls_of_table(row),
+        empty=empty_of_table(row),
     )
 
 

@@ -14,7 +14,7 @@ from curation.expressions import keep_mask, parse
 from curation.find.selection import read_selection
 from media.names import VIDEO_SUFFIXES
 from train_bridge.config import DataSettings
-from train_bridge.data.controls import chosen_controls, control_shares
+from train_bridge.data.controls import OF_MOTION, chosen_controls, control_shares
 from train_bridge.data.drawn_captions import captions_of, parse_captions
 from train_bridge.data.formats import Listing, Record, read_listing
 from train_bridge.data.row_shares import RefusedError, Shares, checked_text, drawn, filled, shares_of, texts_of
@@ -36,6 +36,7 @@ FIXES = {
 LARGEST = 2**31  # no frame count, side or rate comes near
 REPEAT = "data.repeat"
 MISSING_CLIP = "run `curate` again, which writes what is missing"
+NO_MOTION = "an image has none, for it needs motion: leave images out with data.where=\"type == 'video'\""
 NO_MAP = "name it in the recipe's controls and run `curate`, or write control_file_path; or leave the row out"
 MISSING_SOURCE = "set data.root to the folder that holds the sources"
 
@@ -50,12 +51,15 @@ class Metadata:
         source: the file or folder that was read.
         left_out: rows that `where` and `clips` left out; of them nothing else was looked at. Clips that curation has
             not accepted are no rows of a training set and not counted.
+        empty_maps: ids of rows and names of those of their control maps in which there is next to nothing, as far as
+            the metadata says it.
     """
 
     rows: tuple[TrainRow, ...]
     refused: tuple[Refusal, ...]
     source: Path
     left_out: int
+    empty_maps: frozenset[tuple[str, str]] = frozenset()
 
 
 def read_metadata(settings: DataSettings, *, captions: bool = True, controls: bool = False) -> Metadata:
@@ -96,7 +100,15 @@ def read_metadata(settings: DataSettings, *, captions: bool = True, controls: bo
     shares = replace(shares, captions=captions_of(listing, drawn), caption_shares=settings.captions)
     wanted = list(control_shares(settings.control)) if controls else None
     rows, refused = _check_rows(listing, kept, shares, _Files(settings.absolute), wanted, captions=captions)
-    return Metadata(tuple(rows), (*listing.refused, *refused), source, count - len(kept))
+    empty = _empty_maps(listing, rows) if controls else frozenset()
+    return Metadata(tuple(rows), (*listing.refused, *refused), source, count - len(kept), empty)
+
+
+def _empty_maps(listing: Listing, rows: Sequence[TrainRow]) -> frozenset[tuple[str, str]]:
+    bare = {str(record.clip_id): record.empty for record in listing.records if record.empty}
+    return frozenset(
+        (row.row_id, name) for row in rows for name, _ in row.controls if name in bare.get(row.row_id, frozenset())
+    )
 
 
 def _selected(listing: Listing, kept: np.ndarray, file: Path) -> np.ndarray:
@@ -188,12 +200,12 @@ def _row(
     path = Path(root, file)
     return TrainRow(
         row_id, path, caption, kind, width, height, num_frames, duration_s, record.start_s, record.end_s, factor,
-        source=_source(record), controls=_controls(record, listing, files, wanted),
+        source=_source(record), controls=_controls(record, kind, listing, files, wanted),
     )  # fmt: skip
 
 
 def _controls(
-    record: Record, listing: Listing, files: "_Files", wanted: Sequence[str] | None
+    record: Record, kind: str, listing: Listing, files: "_Files", wanted: Sequence[str] | None
 ) -> tuple[tuple[str, Path], ...]:
     """Return the names and files of the control maps that are wanted.
 
@@ -204,7 +216,8 @@ def _controls(
         return ()
     chosen, shown = chosen_controls(record.controls, wanted), " or ".join(wanted) or "control"
     if not chosen:
-        raise RefusedError("control", f"has no {shown} map", NO_MAP)
+        needs_motion = kind == "image" and wanted and all(name in OF_MOTION for name in wanted)
+        raise RefusedError("control", f"has no {shown} map", NO_MOTION if needs_motion else NO_MAP)
     for name, file in chosen:
         key = f"control {name}".rstrip()
         if problem := files.problem(listing.root, filled(file, key, NO_MAP)):

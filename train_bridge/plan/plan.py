@@ -10,12 +10,13 @@ import psutil
 import torch
 
 from core.errors import UserError
+from curation.empty_maps import EMPTY_BELOW
 from curation.expressions import parse
 from curation.grammar import Quota
 from models.geometry import MAGVIT, Bucket, LatentGrid
 from models.memory.cost import ASSUMED_SHARE_OF_PEAK, PEAK_TFLOPS, peak_flops
 from train_bridge.config import DataSettings, TrainConfig
-from train_bridge.data.controls import check_controls, control_names
+from train_bridge.data.controls import check_controls, control_names, empty_counts
 from train_bridge.data.drawn_captions import caption_share_notes
 from train_bridge.data.facts import probe_rows
 from train_bridge.data.held_out import all_held_out, divide_rows, split_notes
@@ -48,6 +49,7 @@ class Rows:
         added: how many more rows there are because long clips are divided into windows.
         notes: lines for people on how rows were divided, and what they are drawn by.
         never_drawn: rows to train on that `data.repeat` is 0 for.
+        empty_maps: by control, clips to train on in whose map there is next to nothing, and all that have the map.
     """
 
     train: tuple[TrainRow, ...]
@@ -59,6 +61,7 @@ class Rows:
     added: int = 0
     notes: tuple[str, ...] = ()
     never_drawn: int = 0
+    empty_maps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def index(self) -> Index:
@@ -150,7 +153,11 @@ def collect_rows(config: TrainConfig, memo: Path | None = None, parts: Parts | N
     added = len(wanted) + len(validation) + len(train_refused) + len(validation_refused) - len(rows)
     left_out = metadata.left_out
     never = len(wanted) - len(train)
-    return Rows(train, train_buckets, validation, validation_buckets, tuple(refused), left_out, added, notes, never)
+    empty = empty_counts(split.train, metadata.empty_maps)  # before clips are divided into windows
+    notes = (*notes, *empty_notes(empty))
+    return Rows(
+        train, train_buckets, validation, validation_buckets, tuple(refused), left_out, added, notes, never, empty
+    )
 
 
 def make_plan(config: TrainConfig, rows: Rows, predictor: Predictor, device: torch.device) -> Plan:
@@ -266,6 +273,15 @@ def _refusals(refused: Sequence[Refusal]) -> list[str]:
         first = next(r for r in refused if (r.key, r.reason) == (key, reason))
         lines.append(f"  {count:>7} {key}: {reason}; {first.fix} (first: {first.where})")
     return lines
+
+
+def empty_notes(empty: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return a warning for each control with empty maps: such rows teach a model to pass over its control."""
+    return [
+        f"warning: the {name} map of {bare} of {there} clips ({bare / there:.0%}) is empty; leave them out with "
+        f'data.where="control_{name}_amount >= {EMPTY_BELOW:g}"'
+        for name, (bare, there) in empty.items()
+    ]
 
 
 def _shares(shares: Mapping[str, float]) -> str:

@@ -17,6 +17,10 @@ def plan_values(plan: Plan) -> dict[str, Any]:
             "validation": len(rows.validation),
             "left_out": rows.left_out,
             "never_drawn": rows.never_drawn,
+            "empty_maps": {
+                name: {"clips": bare, "of": there, "share": bare / there}
+                for name, (bare, there) in rows.empty_maps.items()
+            },
             "added_by_windows": rows.added,
             "refused": [
                 {"key": key, "reason": reason, "fix": fix, "rows": count}
