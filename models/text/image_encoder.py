@@ -43,7 +43,7 @@ class LoadedImage(Protocol):
         ...
 
     def no_parts(self, rows: int) -> dict[str, torch.Tensor]:
-        """Return what stands for no image: zeros with a mask of 0."""
+        """Return what stands for no image: zeros in the network's type, with a mask of 0, on the CPU."""
         ...
 
 
@@ -135,7 +135,8 @@ class Clip:
         config: Any = self.model.config
         patches = (config.image_size // config.patch_size) ** 2
         shape = (rows, 1, config.projection_dim) if self.pooled else (rows, patches, config.hidden_size)
-        return {"image": torch.zeros(shape), "image_mask": torch.zeros(shape[:2], dtype=torch.bool)}
+        network: Any = self.model
+        return {"image": torch.zeros(shape, dtype=network.dtype), "image_mask": torch.zeros(shape[:2], dtype=torch.bool)}
 
 
 @dataclass(frozen=True)
