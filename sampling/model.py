@@ -28,6 +28,7 @@ from models.errors import ModelError
 from models.quiet import quiet_libraries
 from models.transformers.conditioning import Conditioning, moved
 from models.vae.rough_rgb import RoughRgb, fit_rough_rgb
+from models.vae.smooth import decode_smoothly
 from models.vae.video_vae import channels_of, decode_pixels
 from sampling.checks import Job, check
 from sampling.control import control_settings, notes_of
@@ -183,7 +184,8 @@ class OpenModel:
                 "the weights"
             )
         with placement.computing("vae"):
-            frames: np.ndarray = decode_pixels(vae, latents)[0]
+            smooths = self.facts.family.sampler.smooths
+            frames: np.ndarray = decode_smoothly(vae, latents) if smooths else decode_pixels(vae, latents)[0]
         return frames, skipped
 
     def _look(self, preview: Preview | None) -> Callable[[torch.Tensor], None] | None:

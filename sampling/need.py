@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from models.memory.sampling_need import Need, sampling_need
-from models.text.table import TEXT_ENCODERS
+from models.text.table import IMAGE_ENCODERS, TEXT_ENCODERS
 from models.vae.table import empty_vae
 from sampling.checks import Job
 from sampling.model_facts import ModelFacts
@@ -31,10 +31,24 @@ def need_of(facts: ModelFacts, jobs: Sequence[Job], *, half: bool, encoder_stays
         int(facts.hints["text_tokens"]),
         half=half,
         guided=any(job.guidance > 1 for job in jobs),
-        encodes=any(_encodes(job) for job in jobs),
+        encodes=any(_encodes(job) or _smooths(facts, job) for job in jobs),
         encoder_stays=encoder_stays,
         text_kind=text_kind,
+        image_bytes=_image_bytes(facts, jobs, half),
     )
+
+
+def _image_bytes(facts: ModelFacts, jobs: Sequence[Job], half: bool) -> int:
+    """Return the bytes of encoding a start image to tokens; 0 where no job does."""
+    folder, name = facts.image_encoder, facts.family.image_encoder
+    if folder is None or name is None or not any(job.image or job.segments > 1 for job in jobs):
+        return 0
+    return IMAGE_ENCODERS[name].need(folder, 2 if half else 4).total
+
+
+def _smooths(facts: ModelFacts, job: Job) -> bool:
+    """Return whether the VAE encodes what it decoded, to soften the borders between slices."""
+    return facts.family.sampler.smooths and job.bucket.num_frames >= 2 * max(1, facts.grid.frames_per_slice)
 
 
 def _encodes(job: Job) -> bool:

@@ -88,11 +88,12 @@ def condition_latents(
             continue
         if generators is not None:
             one = _with_noise(one, generators[row], sigma)
-        latents = encode(vae, one.to(vae.dtype))
         if "encoded_mask" in spec:
-            seen = encode(vae, mask.expand_as(one).to(vae.dtype))
-        else:
-            seen = (resize_mask(~mask, latents.shape[2:]) * factor).to(latents)
+            both = encode(vae, torch.cat([mask.expand_as(one).to(vae.dtype), one.to(vae.dtype)]))
+            rows.append(torch.cat(both.split(1), dim=1))
+            continue
+        latents = encode(vae, one.to(vae.dtype))
+        seen = (resize_mask(~mask, latents.shape[2:]) * factor).to(latents)
         rows.append(torch.cat([seen, latents], dim=1))
     return torch.cat(rows)
 

@@ -15,9 +15,11 @@ eq. 5) divides by that of W + ΔW: DoRA files give their exact result with diffu
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,8 @@ def write_lora(weights: LoraWeights, folder: Path) -> tuple[Path, Path]:
 def read_lora(path: Path, *, check_finite: bool = True) -> LoraWeights:
     """Read an adapter in either layout, told by its keys.
 
-    Alpha comes from the metadata or the `.alpha` tensors; where there is none, alpha = rank.
+    Alpha comes from the metadata or the `.alpha` tensors; where there is none, alpha = rank. What adapts a text encoder
+    beside the transformer, as EasyAnimate V1's published LoRA adapts T5, is skipped, and told in a line.
 
     Args:
         path: a file, or a folder that `write_lora` wrote to.
@@ -157,7 +160,10 @@ def read_lora(path: Path, *, check_finite: bool = True) -> LoraWeights:
     path = Path(path) / DIFFUSERS_FILE if Path(path).is_dir() else Path(path)
     tensors, metadata = read_tensors(path)
     if text := [key for key in tensors if key.startswith(TEXT_PREFIXES)]:
-        raise ModelError(f"{path}: {_some(text)} adapt a text encoder, which is not supported; train one without")
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(TEXT_PREFIXES)}
+        if not tensors:
+            raise ModelError(f"{path}: {_some(text)} adapt a text encoder alone; give a LoRA of a transformer")
+        _say_skipped(str(path), len(text))
     parts: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
     for key, tensor in tensors.items():
@@ -293,6 +299,15 @@ def _alpha(module: str, stored: torch.Tensor | None, described: Mapping[str, Any
 def _plain(number: float) -> float | int:
     """Return whole numbers as such, as peft's own configurations do."""
     return int(number) if float(number).is_integer() else number
+
+
+@lru_cache(maxsize=1024)
+def _say_skipped(file: str, count: int) -> None:
+    """Write one line on the parts that are passed over, once a process for each file."""
+    print(
+        f"warning: {repr(file)[1:-1]}: {count} keys adapt the text encoder and are skipped; the transformer's are used",
+        file=sys.stderr,
+    )
 
 
 def _some(names: list[str]) -> str:

@@ -62,10 +62,12 @@ class Need:
     Attributes:
         parts: each part's.
         encoder_stays: the text encoder is kept beside the other parts, not dropped once all texts are encoded.
+        image_bytes: of encoding a start image; its encoder is loaded for that alone, beside the parts that stay.
     """
 
     parts: Mapping[Part, PartNeed]
     encoder_stays: bool = False
+    image_bytes: int = 0
 
     def peak(self, mode: Mode, *, vae_tiling: bool) -> int:
         """Return the bytes on the device at the worst moment.
@@ -79,11 +81,11 @@ class Need:
             together, alone = self._together()
             return max(
                 sum(self.parts[name].weights for name in together)
-                + max((working[name] for name in together), default=0),
+                + max((*(working[name] for name in together), self.image_bytes)),
                 *(self.parts[name].weights + working[name] for name in alone),
                 0,
             )
-        return max((self._alone(name, mode) + working[name] for name in self.parts), default=0)
+        return max((*(self._alone(name, mode) + working[name] for name in self.parts), self.image_bytes))
 
     def held(self, mode: Mode) -> int:
         """Return the bytes of weights that wait in main memory, at most at once, while the device has others."""
@@ -118,12 +120,13 @@ def sampling_need(
     height_px: int,
     width_px: int,
     text_tokens: int,
-    text_kind: TextEncoder = TEXT_ENCODERS["qwen2_vl"],
     *,
     half: bool,
     guided: bool = True,
     encodes: bool = False,
     encoder_stays: bool = False,
+    text_kind: TextEncoder = TEXT_ENCODERS["qwen2_vl"],
+    image_bytes: int = 0,
 ) -> Need:
     """Predict what one sample needs.
 
@@ -141,6 +144,7 @@ def sampling_need(
         encodes: a video or picture is encoded, too.
         encoder_stays: see `Need`.
         text_kind: of the text encoder.
+        image_bytes: see `Need`.
     """
     size = 2 if half else 4
     grid = grid_of(vae)
@@ -159,7 +163,7 @@ def sampling_need(
     if text_encoder is not None:
         working = text_kind.working_bytes(text_encoder, text_tokens, size)
         parts["text_encoder"] = _part(text_encoder, size, working, working)
-    return Need(parts, encoder_stays)
+    return Need(parts, encoder_stays, image_bytes)
 
 
 def in_8_bits(transformer: nn.Module) -> list[nn.Module]:

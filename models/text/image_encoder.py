@@ -15,6 +15,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from core.files import atomic_folder
 from models.errors import ModelError, check_complete, one_line
 from models.memory.devices import execution_device
+from models.text.masked_text import working_bytes
 from models.weights.json_file import read_json
 from models.weights.weight_files import TRANSFORMERS_STEM, find_weights
 
@@ -42,7 +43,7 @@ class LoadedImage(Protocol):
         ...
 
     def no_parts(self, rows: int) -> dict[str, torch.Tensor]:
-        """Return what stands for no image: zeros with a mask of 0."""
+        """Return what stands for no image: zeros in the network's type, with a mask of 0, on the CPU."""
         ...
 
 
@@ -75,9 +76,35 @@ class ImageEncoder(Protocol):
         """
         ...
 
+    def need(self, folder: Path, size: int) -> "ImageNeed":
+        """Predict the memory of encoding one picture at a time; `size` is the bytes of a value.
+
+        Raises:
+            ModelError: there is no configuration that can be read.
+        """
+        ...
+
     def build_tiny(self, folder: Path, width: int) -> None:
         """Write a small encoder with random weights and tokens of this width, as `image_encoder/`."""
         ...
+
+
+@dataclass(frozen=True)
+class ImageNeed:
+    """Bytes that an image encoder takes.
+
+    Attributes:
+        weights: all of them.
+        working: activations of one picture, at their peak.
+    """
+
+    weights: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """Bytes while a picture is encoded."""
+        return self.weights + self.working
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +135,11 @@ class Clip:
         config: Any = self.model.config
         patches = (config.image_size // config.patch_size) ** 2
         shape = (rows, 1, config.projection_dim) if self.pooled else (rows, patches, config.hidden_size)
-        return {"image": torch.zeros(shape), "image_mask": torch.zeros(shape[:2], dtype=torch.bool)}
+        network: Any = self.model
+        return {
+            "image": torch.zeros(shape, dtype=network.dtype),
+            "image_mask": torch.zeros(shape[:2], dtype=torch.bool),
+        }
 
 
 @dataclass(frozen=True)
@@ -129,6 +160,10 @@ class ClipEmbedding:
     def width(self, folder: Path) -> int:
         """Return the channels of the projection."""
         return config_of_clip(folder).projection_dim
+
+    def need(self, folder: Path, size: int) -> ImageNeed:
+        """Predict memory; see `ImageEncoder.need`."""
+        return need_of_clip(folder, size)
 
     def build_tiny(self, folder: Path, width: int) -> None:
         """Write a small encoder."""
@@ -154,6 +189,10 @@ class ClipTokens:
         """Return the channels of the states."""
         return config_of_clip(folder).hidden_size
 
+    def need(self, folder: Path, size: int) -> ImageNeed:
+        """Predict memory; see `ImageEncoder.need`."""
+        return need_of_clip(folder, size)
+
     def build_tiny(self, folder: Path, width: int) -> None:
         """Write a small encoder."""
         build_tiny_clip(folder, hidden=width, projection=32)
@@ -174,6 +213,19 @@ def config_of_clip(folder: Path) -> CLIPVisionConfig:
         return CLIPVisionConfig.from_pretrained(image_folder(folder), local_files_only=True)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise ModelError(f"{folder}: no image encoder here ({one_line(error)}); give a folder of CLIP's") from None
+
+
+def need_of_clip(folder: Path, size: int) -> ImageNeed:
+    """Count the weights of CLIP's vision tower by its configuration, and predict one picture's activations.
+
+    Raises:
+        ModelError: there is no configuration that can be read.
+    """
+    config: Any = config_of_clip(folder)
+    with torch.device("meta"):
+        network = CLIPVisionModelWithProjection(config)
+    tokens = (config.image_size // config.patch_size) ** 2 + 1
+    return ImageNeed(size * sum(p.numel() for p in network.parameters()), working_bytes(network, tokens, size))
 
 
 def build_tiny_clip(folder: Path, hidden: int, projection: int, seed: int = 2) -> None:

@@ -238,7 +238,13 @@ def width_of(folder: Path) -> int:
 
 
 def working_bytes(network: nn.Module, tokens: int, size: int) -> int:
-    """Predict what encoding a caption takes: one layer's states and its scores; `size` is the bytes of a value."""
+    """Predict what encoding a caption, or a picture, takes: one layer's states and its scores.
+
+    Args:
+        network: a transformer whose config names its widths and heads.
+        tokens: of the caption or picture.
+        size: bytes of a value.
+    """
     config: Any = network.config
     hidden = config.d_ff if hasattr(config, "d_ff") else config.intermediate_size
     per_token = 8 * config.hidden_size + 3 * hidden + 3 * config.num_attention_heads * tokens

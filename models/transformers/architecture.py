@@ -88,6 +88,10 @@ class Architecture(Protocol):
         """Load weights in diffusers layout: `config.json` and safetensors, plain or of a variant such as fp16."""
         ...
 
+    def published(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a model's weights under the names that the family is published with; `load` takes those as well."""
+        ...
+
     def shape(self, model: nn.Module) -> Shape:
         """Return the numbers that cost depends on."""
         ...

@@ -44,7 +44,7 @@ V2 = PixArtFamily(
         text_tokens=T5_TOKENS,
         objective=NOISE,
         kinds=(TEXT_TO_VIDEO,),
-        sampler=SamplerFacts("dpm++", steps=50, guidance=6.0, num_frames=144, fps=24.0),
+        sampler=SamplerFacts("dpm++", steps=50, guidance=6.0, num_frames=144, fps=24.0, smooths=True),
     ),
     rate_fps=24.0,
     presets={

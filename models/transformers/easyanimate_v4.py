@@ -71,9 +71,6 @@ V4 = FamilyDefaults(
     image_encoder="clip_tokens",
     reference_noise=False,
 )
-TOKEN_STAGES = (9_216, 36_864, 82_944, 147_456)
-"""tokens of a video at most, in the stages of the published training: token sides of 256, 512, 768 and 1024 px at 144
-frames"""
 INPAINT_LATENTS = 3
 """of the latents' channels that an inpainting model reads: noisy, mask and masked video, both encoded by the VAE"""
 
@@ -121,6 +118,10 @@ class EasyAnimateV4:
             ModelError: files are missing or do not fit each other.
         """
         return load_folder(folder, self.fields, self.build, dtype)
+
+    def published(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights: they bear the published names."""
+        return dict(state)
 
     def shape(self, model: nn.Module) -> Shape:
         """Return the numbers that cost depends on."""

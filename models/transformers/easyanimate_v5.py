@@ -21,7 +21,7 @@ from models.transformers.architecture import Shape
 from models.transformers.blocks.zero import widened
 from models.transformers.conditioning import Conditioning
 from models.transformers.defaults import FamilyDefaults, ObjectiveFacts, SamplerFacts
-from models.transformers.easyanimate_v5_names import has_published_names, to_diffusers
+from models.transformers.easyanimate_v5_names import has_published_names, to_diffusers, to_published
 from models.transformers.easyanimate_v5_presets import V5 as V5_PRESETS
 from models.transformers.easyanimate_v5_presets import V5_1 as V5_1_PRESETS
 from models.transformers.published_folder import load_folder
@@ -123,6 +123,10 @@ class EasyAnimate:
         check_weights(report, folder)
         network: nn.Module = model
         return network
+
+    def published(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights with what attention does with text in an attention of its own."""
+        return to_published(state)
 
     def shape(self, model: nn.Module) -> Shape:
         """Return the numbers that cost depends on."""

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
-from models.weights.safetensors_file import write_tensors
 from models.weights.state_dict import TORCH_SUFFIXES
-from models.weights.weight_files import DIFFUSERS_STEM
 
 # Published name within a block, and diffusers'.
 NAMES: Mapping[str, str] = {
@@ -41,13 +38,6 @@ def has_published_names(folder: Path) -> bool:
     except (OSError, SafetensorError):  # whoever loads it says what is wrong
         return False
     return False
-
-
-def save_published(model: nn.Module, folder: Path) -> None:
-    """Write `config.json` and weights under the published names, for programs that read those."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_config(folder)  # type: ignore[operator]
-    write_tensors(folder / f"{DIFFUSERS_STEM}.safetensors", to_published(model.state_dict()), {})
 
 
 def to_diffusers(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

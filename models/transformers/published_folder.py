@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.files import atomic_folder
 from models.errors import ModelError, one_line
+from models.transformers.architecture import Architecture
 from models.weights.json_file import read_json
 from models.weights.published_config import known_fields
+from models.weights.safetensors_file import write_tensors
 from models.weights.state_dict import fit_state_dict, read_state_dict, take_weights
+from models.weights.weight_files import DIFFUSERS_STEM
 
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, ImportError, IndexError)
 State = dict[str, torch.Tensor]
@@ -48,3 +52,17 @@ def load_folder(
     fit_state_dict(state, model.state_dict(), folder, "config.json")
     take_weights(model, state, dtype)
     return model.eval()
+
+
+def save_published(family: Architecture, model: nn.Module, folder: Path) -> None:
+    """Write `config.json` and the weights under the published names, for programs that read those.
+
+    Args:
+        family: the model's.
+        model: on any device.
+        folder: appears whole, in place of one that is there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as temporary:
+        model.save_config(temporary)  # type: ignore[operator]
+        write_tensors(temporary / f"{DIFFUSERS_STEM}.safetensors", family.published(model.state_dict()), {})

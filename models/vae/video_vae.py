@@ -145,6 +145,16 @@ def to_signed(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
     return pixels.permute(0, 4, 1, 2, 3).to(dtype) / 127.5 - 1.0
 
 
+def to_pixels(frames: torch.Tensor) -> torch.Tensor:
+    """Bring (3, T, H, W), about −1..1, to uint8 (T, H, W, 3)."""
+    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
+
+
+def to_unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Bring latents from the transformer's scale to the VAE's own, in the VAE's type."""
+    return kind_of(vae).scaling(vae.config).unscaled(latents).to(vae.dtype)
+
+
 @torch.no_grad()
 def decode_pixels(vae: Any, latents: torch.Tensor) -> np.ndarray:
     """Decode scaled latents (B, C, t, h, w), one video after the other, to uint8 (B, T, H, W, 3)."""
@@ -153,11 +163,7 @@ def decode_pixels(vae: Any, latents: torch.Tensor) -> np.ndarray:
 
 def _decoded(vae: Any, latents: torch.Tensor) -> np.ndarray:
     """Decode one video; each piece becomes bytes before the next is decoded."""
-    unscaled = kind_of(vae).scaling(vae.config).unscaled(latents).to(vae.dtype)
-    pieces = [
-        ((piece[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu()
-        for piece in frame_pieces(vae, unscaled)
-    ]
+    pieces = [to_pixels(piece[0]).cpu() for piece in frame_pieces(vae, to_unscaled(vae, latents))]
     return torch.cat(pieces).numpy()
 
 
@@ -179,8 +185,7 @@ def to_latents(vae: Any, mean: torch.Tensor, logvar: torch.Tensor, noise: torch.
 
 def from_latents(vae: Any, latents: torch.Tensor, *, checkpointing: bool = False) -> torch.Tensor:
     """Decode scaled latents of any type, the inverse of `encode` (see `decode_frames`)."""
-    unscaled = kind_of(vae).scaling(vae.config).unscaled(latents)
-    return decode_frames(vae, unscaled.to(vae.dtype), checkpointing=checkpointing)
+    return decode_frames(vae, to_unscaled(vae, latents), checkpointing=checkpointing)
 
 
 def encode(vae: Any, frames: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:

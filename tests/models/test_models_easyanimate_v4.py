@@ -16,7 +16,7 @@ from models.lora.files import read_lora
 from models.text.table import IMAGE_ENCODERS, TEXT_ENCODERS
 from models.transformers.blocks.hunyuan_rope import rotary_2d
 from models.transformers.conditioning import Conditioning
-from models.transformers.easyanimate_v4 import TOKEN_STAGES, V4_XL_2, EasyAnimateV4
+from models.transformers.easyanimate_v4 import V4_XL_2, EasyAnimateV4
 from models.transformers.table import build_empty, build_transformer
 
 torch.set_num_threads(1)
@@ -300,11 +300,6 @@ def test_its_facts_are_the_published_ones() -> None:
     assert TEXT_ENCODERS[facts.text_encoder].parts == ("text", "text_mask", "second_text", "second_text_mask")
     assert facts.image_encoder in IMAGE_ENCODERS and facts.text_tokens == V4_XL_2["text_len"]
     check_probabilities(facts.masks)
-
-
-def test_the_stages_of_tokens_are_those_of_144_frames_at_four_sides() -> None:
-    latent_frames, pixels_per_token = 144 // 8 * 2, 16
-    assert tuple(latent_frames * (side // pixels_per_token) ** 2 for side in (256, 512, 768, 1024)) == TOKEN_STAGES
 
 
 def test_its_shape_counts_latents_without_the_variance() -> None:

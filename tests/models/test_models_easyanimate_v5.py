@@ -10,8 +10,10 @@ from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
 from models.errors import ModelError
 from models.transformers.conditioning import Conditioning
-from models.transformers.easyanimate_v5_names import has_published_names, save_published, to_diffusers, to_published
+from models.transformers.easyanimate_v5 import EasyAnimate
+from models.transformers.easyanimate_v5_names import has_published_names, to_diffusers, to_published
 from models.transformers.easyanimate_v5_presets import V5, V5_1
+from models.transformers.published_folder import save_published
 from models.transformers.table import build_empty, build_transformer, find_architecture
 
 torch.set_num_threads(1)
@@ -87,7 +89,7 @@ def test_folders_load_under_either_name_and_are_saved_as_published(
     if kind == "diffusers":
         model.save_pretrained(folder)
     else:
-        save_published(model, folder)
+        save_published(EasyAnimate(), model, folder)
     if kind in ("pickle", "wrapped"):
         next(folder.glob("*.safetensors")).unlink()
         state = to_published(model.state_dict())

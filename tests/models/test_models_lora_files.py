@@ -189,7 +189,7 @@ def test_twins_are_not_exported_in_kohya_layout(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda t: {"unet.weight": torch.ones(2)}, "no LoRA: 1 keys"),
-        (lambda t: {**t, "lora_te_x.lora_up.weight": torch.ones(2, 2)}, "adapt a text encoder"),
+        (lambda t: {"lora_te_x.lora_up.weight": torch.ones(2, 2)}, "adapt a text encoder alone"),
         (lambda t: {k: v for k, v in t.items() if "lora_B" not in k}, "one factor is missing at 16 keys"),
         (lambda t: {k: v[:2] if "lora_A" in k else v for k, v in t.items()}, "do not multiply"),
         (lambda t: {k: v[None] if "magnitude" in k else v for k, v in t.items()}, "DoRA over output rows"),
@@ -201,6 +201,24 @@ def test_files_that_are_no_lora_are_refused(tmp_path: Path, change, message: str
     save_file(tensors, tmp_path / "changed.safetensors")
     with pytest.raises(ModelError, match=message):
         read_lora(tmp_path / "changed.safetensors")
+
+
+def test_what_adapts_the_text_encoder_beside_it_is_skipped_and_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, file = export_lora(trained(), "default", tmp_path)
+    plain = read_lora(file)
+    # As EasyAnimate V1's published LoRA has them: two underscores where the root has no name, and T5's modules.
+    tensors = {key.replace("lora_unet_", "lora_unet__", 1): tensor for key, tensor in load_file(file).items()}
+    name = "lora_te_encoder_block_0_layer_0_SelfAttention_q"
+    parts = {".lora_down.weight": torch.ones(2, 4), ".lora_up.weight": torch.ones(4, 2), ".alpha": torch.tensor(1.0)}
+    save_file(tensors | {name + end: tensor for end, tensor in parts.items()}, tmp_path / "portrait.safetensors")
+    capsys.readouterr()
+    found = [read_lora(tmp_path / "portrait.safetensors") for _ in range(2)][1]
+    assert found.layers.keys() == plain.layers.keys()
+    assert all(torch.equal(found.layers[layer].up, factors.up) for layer, factors in plain.layers.items())
+    [line] = capsys.readouterr().err.splitlines()
+    assert "3 keys adapt the text encoder and are skipped" in line and "portrait.safetensors" in line
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

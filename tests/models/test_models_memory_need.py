@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from models.memory.live_memory import peak_bytes
 from models.memory.modes import place
 from models.memory.sampling_need import Need, PartNeed, sampling_need
 from models.text.qwen2_vl import Qwen2VLText, build_tiny, empty_text_encoder
+from models.text.table import IMAGE_ENCODERS
 from models.transformers.conditioning import Conditioning
 from models.transformers.easyanimate_v5 import EasyAnimate
 from models.vae.table import empty_vae
@@ -120,3 +122,28 @@ def test_what_does_not_lie_together_is_not_added() -> None:
     assert kept.peak("sequential_cpu_offload", vae_tiling=False) == 50 + 900  # the VAE stays whole
     only = Need({"transformer": parts["transformer"]})
     assert only.peak("model_cpu_offload_and_qfloat8", vae_tiling=False) == 150 + 20 + 200
+
+
+@pytest.mark.parametrize("kind", IMAGE_ENCODERS)
+def test_an_image_encoders_weights_are_those_of_vit_l_14_and_its_states_about_those_counted(
+    tmp_path: Path, kind: str
+) -> None:
+    config = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, projection_dim=768, num_hidden_layers=24, num_attention_heads=16,
+        image_size=224, patch_size=14,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    found = IMAGE_ENCODERS[kind].need(tmp_path, 2)
+    assert found.weights == 2 * 303_966_208 and found.total == found.weights + found.working
+    with torch.device("meta"), torch.no_grad():
+        model = CLIPVisionModelWithProjection(config)
+        counted = peak_bytes(lambda: model(torch.zeros(1, 3, 224, 224))) / 2
+    assert counted <= found.working < 4 * counted
+
+
+def test_an_image_encoder_comes_beside_the_parts_that_are_there_for_its_call_alone() -> None:
+    parts = {"transformer": PartNeed(400, 150, 20, 200, 200), "vae": PartNeed(50, 50, 5, 900, 90)}
+    seen = Need(parts, image_bytes=1000)
+    assert seen.peak("none", vae_tiling=False) == 450 + 1000
+    assert seen.peak("sequential_cpu_offload", vae_tiling=False) == 1000
+    assert Need(parts, image_bytes=900).peak("none", vae_tiling=False) == Need(parts).peak("none", vae_tiling=False)

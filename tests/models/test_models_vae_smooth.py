@@ -4,8 +4,10 @@ import pytest
 import torch
 from vaes import signed, stirred
 
-from models.vae.smooth import smooth_borders
-from models.vae.video_vae import decode_frames, encode_moments
+from models.denoise.samplers import SAMPLERS
+from models.transformers.table import ARCHITECTURES
+from models.vae.smooth import decode_smoothly, smooth_borders
+from models.vae.video_vae import decode_frames, decode_pixels, encode, encode_moments, from_latents, to_pixels
 
 torch.set_num_threads(1)
 
@@ -29,3 +31,21 @@ def test_a_video_without_borders_stays_as_it_is() -> None:
     for preset, count in (("tiny-slice", 8), ("tiny-slice", 1), ("tiny-magvit4", 9), ("tiny-image-vae", 8)):
         frames = signed(1, 3, count, 16, 16)
         assert torch.equal(smooth_borders(stirred(preset), frames), frames)
+
+
+@pytest.mark.parametrize(("preset", "size"), [("tiny-magvit4", 9), ("tiny-slice", 8)])
+@torch.no_grad()
+def test_what_a_sample_is_decoded_to_is_softened_and_one_slice_is_decoded_as_it_is(preset: str, size: int) -> None:
+    vae = stirred(preset, torch.float32)
+    long, short = (encode(vae, signed(1, 3, count, 16, 16, dtype=torch.float32)) for count in (3 * size, size))
+    expected = to_pixels(smooth_borders(vae, from_latents(vae, long).clamp(-1, 1))[0]).numpy()
+    made = decode_smoothly(vae, long)
+    assert (abs(made.astype(int) - expected) <= 1).all()
+    assert (made != decode_pixels(vae, long)[0]).any()
+    assert (decode_smoothly(vae, short) == decode_pixels(vae, short)[0]).all()
+
+
+def test_v2_and_v3_alone_soften_borders() -> None:
+    families = {name: family.defaults({}) for name, family in ARCHITECTURES.items()}
+    assert {name for name, facts in families.items() if facts.sampler.smooths} == {"v2", "v3"}
+    assert all(facts.sampler.name in SAMPLERS for facts in families.values())

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from training_commands import CONFIGS
 
 from benchmarks.planner import mixed_rows
 from core.errors import UserError
 from models.geometry import Bucket
+from models.vae.cached_slice_vae import CACHED_SLICE
 from train_bridge.config import BucketSettings as Settings
+from train_bridge.config import load_config
 from train_bridge.plan.buckets import assign, shapes
 from train_bridge.types import TrainRow
 
@@ -142,6 +145,25 @@ def test_token_length_rows_have_one_option_for_each_size():
     assert only(image(1080, 1080), **tokens) == ["1x256x256", "1x512x512", "1x1024x1024"]
     tokens["tokens_per_row"] = 1024
     assert only(image(1080, 1080), **tokens) == ["1x256x256", "1x512x512"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options"),
+    [
+        (9_216, ["8x1024x1024", "16x768x768", "32x512x512", "144x256x256"]),
+        (36_864, ["32x1024x1024", "64x768x768", "144x512x512"]),
+        (82_944, ["64x1024x1024", "144x768x768"]),
+        (147_456, ["144x1024x1024"]),
+    ],
+)
+def test_v4s_config_has_each_stage_of_its_token_length_training(tokens: int, options: list[str]):
+    config = load_config(CONFIGS / "train_v4.yaml", [f"buckets.tokens_per_row={tokens}"])
+    asked = dataclasses.replace(config.buckets, aspects=("1/1",), fps=0.0)
+    found = assign([video(1080, 1080, 600, 20.0)], asked, grid=CACHED_SLICE.grid({}))
+    names = [str(found.buckets[i]) for i in found.options[0] if i >= 0]
+    assert set(options) <= set(names)
+    # 144 frames of the stage's own side take all of its tokens; smaller pictures have no more frames to take.
+    assert max(found.buckets[i].tokens for i in found.options[0] if i >= 0) == tokens
 
 
 def test_rows_beyond_the_token_budget_name_the_smallest_bucket():

@@ -12,7 +12,7 @@ from train_bridge.config import load_config
 from train_bridge.parts import check_frames, find_parts
 
 torch.set_num_threads(1)
-VAES = ("tiny", "tiny-image-vae", "tiny-magvit4", "tiny-slice")
+VAES = ("tiny", "tiny-image-vae", "tiny-magvit4", "tiny-slice", "tiny-cached-slice")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_parts_that_do_not_fit_are_told_in_one_line(
     assert all(word in line for word in words), line
 
 
-@pytest.mark.parametrize("family", ["v1", "v2", "v3", "v5"])
+@pytest.mark.parametrize("family", ["v1", "v2", "v3", "v4", "v5"])
 def test_the_tiny_configs_fit_the_vaes_that_they_name(folder: Path, family: str) -> None:
-    vae = {"v1": "tiny-image-vae", "v2": "tiny-magvit4", "v3": "tiny-slice", "v5": "tiny"}[family]
+    vae = dict(zip(("v1", "v2", "v3", "v4", "v5"), (*VAES[1:], VAES[0]), strict=True))[family]
     config = load_config(CONFIGS / f"train_{family}_tiny.yaml", [f"model.vae={folder / vae}"])
     check_frames(config, find_parts(config))

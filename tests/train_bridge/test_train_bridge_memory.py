@@ -13,12 +13,15 @@ from models.geometry import Bucket
 from models.lora.adapters import add_lora
 from models.memory.training_need import BASE_MODES, card_rows, frozen_need
 from models.memory.vae_need import VaeNeed
+from models.text.image_encoder import build_tiny_clip, load_clip
 from models.transformers.table import build_empty
+from models.vae.slice_vae import SLICE
 from models.vae.video_vae import PRESETS, build_vae
 from train_bridge.cache.build import plan_latents
 from train_bridge.cache.wanted import CacheItem
 from train_bridge.config import load_config
-from train_bridge.loop.beside import pass_bytes, rows_per_pass
+from train_bridge.loop.beside import image_need, pass_bytes, rows_per_pass
+from train_bridge.parts import find_parts
 from train_bridge.run import check_config, make_predictor
 from train_bridge.types import TrainRow
 
@@ -145,6 +148,23 @@ def test_the_prediction_of_a_pass_is_what_encoding_takes() -> None:
         need = VaeNeed(build_vae(PRESETS["tiny"]), 4)
     assert need.encoding(17, 64, 96, rows=3) == pytest.approx(counted, rel=0.35)
     assert need.encoding(17, 64, 96, rows=3) >= 0.95 * counted
+
+
+def test_the_encoder_of_start_images_lies_on_the_device_throughout(tmp_path: Path) -> None:
+    build_vae(PRESETS["tiny-slice"]).save_pretrained(tmp_path / "vae")
+    build_tiny_clip(tmp_path / "clip", hidden=32, projection=768)
+
+    def peak(*words: str) -> int:
+        config = load_config(CONFIGS / "train_v3_tiny.yaml", [f"model.vae={tmp_path / 'vae'}", *words])
+        return make_predictor(config, check_config(config)).memory(Bucket(8, 32, 32, SLICE.grid({})), 2).total
+
+    clip = image_need(find_parts(load_config(CONFIGS / "train_v3_tiny.yaml", [
+        f"model.vae={tmp_path / 'vae'}", f"model.image_encoder={tmp_path / 'clip'}"
+    ])), 4)  # fmt: skip
+    assert clip.weights == 4 * sum(
+        p.numel() for p in load_clip(tmp_path / "clip", True, None, "cpu").model.parameters()
+    )
+    assert peak(f"model.image_encoder={tmp_path / 'clip'}") - peak("model.image_encoder=null") == clip.weights
 
 
 def test_everything_on_the_device_is_counted(parts: Path, tmp_path: Path) -> None:

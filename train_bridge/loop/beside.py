@@ -1,4 +1,4 @@
-"""What lies on a worker's device beside what it trains: the VAE, the text encoder, and what they compute on the way."""
+"""What lies on a worker's device beside what it trains: the VAE, encoders of texts and images, and what they take."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +12,8 @@ from models.geometry import Bucket
 from models.memory.cost import Memory
 from models.memory.modes import free_bytes
 from models.memory.vae_need import VaeNeed
-from models.text.table import TEXT_ENCODERS
+from models.text.image_encoder import ImageNeed
+from models.text.table import IMAGE_ENCODERS, TEXT_ENCODERS
 from train_bridge.cache.build import ROWS_PER_PASS, TEXTS_PER_PASS
 from train_bridge.config import TrainConfig
 from train_bridge.parts import TINY_TEXT, Parts, empty_vae
@@ -34,6 +35,7 @@ class Beside:
         encodes: latents (or conditions) are made for each batch while the transformer computes.
         at_once: rows are encoded together, not one after the other.
         shows: what is decoded between steps: the first batch or samples.
+        image: of an encoder of start images, which encodes one row after the other, for each batch anew.
     """
 
     vae: VaeNeed
@@ -42,6 +44,7 @@ class Beside:
     encodes: bool
     at_once: bool
     shows: bool = True
+    image: ImageNeed = ImageNeed(0, 0)
 
     def added_to(self, memory: Memory, bucket: Bucket, rows: int) -> Memory:
         """Add to what training itself takes at its peak; between steps there are no activations of training."""
@@ -49,8 +52,9 @@ class Beside:
         working = 0
         if self.encodes:
             working = self.vae.encoding(*shape, rows=rows if self.at_once else 1) + rows * self.text_working_bytes
+            working = max(working, self.image.working)
         between = self.vae.decoding(*shape) - memory.activations if self.shows else 0
-        beside = self.vae.weights + self.text_bytes + max(working, between, 0)
+        beside = self.vae.weights + self.text_bytes + self.image.weights + max(working, between, 0)
         return Memory(
             memory.weights, memory.gradients, memory.optimizer, memory.ema, memory.activations, memory.beside + beside
         )
@@ -62,7 +66,15 @@ def beside_transformer(config: TrainConfig, parts: Parts) -> Beside:
     cached = config.train.cache != "none"
     text, working = (0, 0) if cached else text_need(config, parts)
     inpaint = config.kind.condition == "masks"
-    return Beside(VaeNeed(empty_vae(parts), size), text, working, not cached or inpaint, not cached)
+    image = image_need(parts, size)
+    return Beside(VaeNeed(empty_vae(parts), size), text, working, not cached or inpaint, not cached, image=image)
+
+
+def image_need(parts: Parts, size: int) -> ImageNeed:
+    """Return what the encoder of start images takes; nothing where there is none, or a tiny one that the run builds."""
+    if parts.image_encoder in (None, TINY_TEXT) or parts.image_kind is None:
+        return ImageNeed(0, 0)
+    return IMAGE_ENCODERS[parts.image_kind].need(Path(str(parts.image_encoder)), size)
 
 
 def text_need(config: TrainConfig, parts: Parts) -> tuple[int, int]:

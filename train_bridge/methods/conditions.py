@@ -87,16 +87,13 @@ def encode_start_image(encoder: LoadedImage, frames: torch.Tensor, seeds: tuple[
         generator = condition_generator(seed, "image")
         first, seen, place = torch.rand(3, generator=generator).tolist()
         number = 0 if first < START_FIRST else int(place * len(video))
-        found = encoder.encode_parts(video[number : number + 1].cpu().numpy())
-        found = found if seen < START_SEEN else without_tokens(found)
+        if seen < START_SEEN:
+            found = encoder.encode_parts(video[number : number + 1].cpu().numpy())
+        else:
+            found = encoder.no_parts(1)
         for name, part in found.items():
             rows.setdefault(name, []).append(part.cpu())
     return {name: torch.cat(parts) for name, parts in rows.items()}
-
-
-def without_tokens(parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return zeros in the place of an image's tokens and of their mask."""
-    return {name: torch.zeros_like(part) for name, part in parts.items()}
 
 
 @torch.no_grad()

@@ -172,6 +172,10 @@ class PixArtFamily:
         take_weights(model, tensors, dtype)
         return model.eval()
 
+    def published(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights: they bear the published names."""
+        return dict(state)
+
     def shape(self, model: nn.Module) -> Shape:
         """Return the numbers that cost depends on."""
         config: Any = model.config
