@@ -24,6 +24,7 @@ class Commands:
         recipes: files by name; the first is the default.
         configs: training configs by name.
         schema: JSON Schema of recipes, which explains the keys.
+        training: that of training configs.
     """
 
     runs: Runs
@@ -32,6 +33,7 @@ class Commands:
     recipes: Mapping[str, Path]
     configs: Mapping[str, Path]
     schema: Mapping[str, Any]
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

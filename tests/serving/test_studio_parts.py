@@ -24,11 +24,11 @@ from serving.faults import ApiError
 from serving.ledger import Job
 from serving.offered import Offered
 from serving.studio import texts
-from serving.studio.curate import KEYS, curate_words, meaning_in
+from serving.studio.curate import KEYS, curate_words
 from serving.studio.form import PLAIN, blank, request_of_form, text_of, values_of_job, values_of_settings
 from serving.studio.marks import MARKED, marks_of, place_of
 from serving.studio.painting import mask_of, trajectory_of, with_point
-from serving.studio.places import named, overrides, readable
+from serving.studio.places import meaning_in, named, overrides, readable
 from serving.studio.reports import file_of
 from serving.studio.runs import Runs
 from serving.studio.showing import differences, preview_html, shareable
