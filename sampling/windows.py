@@ -71,7 +71,12 @@ def _length_of(request: Request, lengths: Sequence[int]) -> int:
         raise UserError("lengths must be at least 1 frame", field="prompts")
     whole = sum(lengths)
     if request.segments is not None:
-        raise UserError("`prompts` say how long it shall be", field="segments", value=request.segments, fix="give one")
+        raise UserError(
+            "the lengths of `prompts` say how long it shall be",
+            field="segments",
+            value=request.segments,
+            fix="give one",
+        )
     if request.length not in (None, whole):
         raise UserError(f"`prompts` have {whole} frames in all", field="length", value=request.length, fix="give one")
     return whole

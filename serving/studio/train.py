@@ -1,6 +1,7 @@
 """The tab Train: a config and an output of curate, the plan before, then training with its loss as it falls."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -22,6 +23,12 @@ KEYS = (
     "watch.checkpoint_every", "model.base", "model.vae",
 )  # fmt: skip
 """of a config, which have a control; all others are written as `key=value`"""
+LOSSES = {
+    "train": re.compile(r"(?!gradient_norm|learning_rate|epoch|step|what|skipped_steps)(?!.*_(?:s|percent|gb)$).+"),
+    "validation": re.compile(r"noise_[\d.]+|l1|.*_loss"),
+}
+"""names of losses among a line's numbers, by what it tells of: in training each network has one under its name"""
+NO_LOSS = re.compile(r"(?!)")
 MOST_LOG_BYTES = 64 << 20
 MOST_POINTS = 2000
 
@@ -36,14 +43,16 @@ def losses_of(log: Path) -> pd.DataFrame:
     for line in lines:
         try:
             values = json.loads(line)
-            found = {key: float(value) for key, value in values.items() if key == "loss" or key.endswith("_loss")}
+            losses = LOSSES.get(values["what"], NO_LOSS)
+            found = {key: float(value) for key, value in values.items() if losses.fullmatch(key)}
             rows += [
                 {"step": int(values["step"]), "loss": v, "what": f"{values['what']} {k}"} for k, v in found.items()
             ]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     keep = rows[:: max(1, len(rows) // MOST_POINTS)]
-    return pd.DataFrame(keep, columns=["step", "loss", "what"])
+    # Types even of no rows: the page takes the axes of its plot from them.
+    return pd.DataFrame(keep, columns=["step", "loss", "what"]).astype({"step": int, "loss": float, "what": str})
 
 
 def newest_samples(run: Path) -> Path | None:
@@ -75,7 +84,7 @@ def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
                 go = gr.Button(i18n("start_train"), variant="primary", elem_id="train-go", min_width=110)
                 stop = gr.Button(i18n("stop"), variant="stop", elem_id="train-stop", min_width=90)
             told = gr.HTML("", elem_id="train-told", padding=False)
-            lines = gr.Textbox("", lines=14, max_lines=14, label=i18n("output"), elem_id="train-lines")
+            lines = gr.Textbox("", lines=14, max_lines=14, label=i18n("output"), elem_id="train-lines", autoscroll=True)
             plot = gr.LinePlot(
                 losses_of(Path()),
                 x="step",

@@ -114,7 +114,7 @@ def test_the_command_takes_parts_and_tells_them_by_its_own_words(
     assert beside["model"] == str(folder), "what lies beside it says so"
     capsys.readouterr()
     assert run_pipeline.main(list(map(str, [*words, *parts, "--segments", "3"]))) == 2
-    assert capsys.readouterr().err.startswith("error: --segments 3: `--part`")
+    assert capsys.readouterr().err.startswith("error: --segments 3: the lengths of --part say")
 
 
 def test_requests_without_prompts_are_the_same_as_ever(folder: Path) -> None:

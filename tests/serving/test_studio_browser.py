@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines import moving, picture, write_pipeline
 from runs import rows_of
 from served import Served, studio
-from studio_page import ask, asked_for, choose_model, fill, go, newest, opened, visit
+from studio_page import PATIENCE_MS, ask, asked_for, choose_model, fill, go, newest, opened, visit
 
 from serving.studio.train import losses_of
 
@@ -229,8 +229,8 @@ def test_training_is_planned_started_and_stopped_with_its_loss_and_samples(brows
         assert not (folder / "data" / "runs").exists(), "a plan writes nothing"
         page.fill("#train-name :is(input, textarea)", "disc")
         page.click("#train-go")
-        page.wait_for_selector("#train-samples img")
-        page.wait_for_selector("#train-loss :is(svg, canvas)")
+        page.wait_for_selector("#train-samples img", timeout=4 * PATIENCE_MS)
+        page.wait_for_selector("#train-loss svg:has-text('train transformer')")
         assert page.locator("#train-told [data-code]").count() == 0, "all of it while it goes on"
         page.click("#train-stop")
         page.wait_for_selector("#train-told [data-code]")
