@@ -16,6 +16,8 @@ from serving.studio.marks import MARKED
 from serving.studio.texts import TEXTS, Words
 from serving.wire import MEDIA
 
+UPLOAD_PX = 140
+"""height of a place for a file: its label and three lines fit"""
 STRONGEST = 2.0
 """of an adapter, to both sides"""
 
@@ -93,7 +95,7 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
         )
 
     def upload(name: str, kinds: list[str]) -> None:
-        media[name] = gr.File(file_types=kinds, height=110, **words(name))
+        media[name] = gr.File(file_types=kinds, height=UPLOAD_PX, **words(name))
         mark(name)
 
     plain["model"] = gr.Dropdown(list(offered.names), value=offered.names[0], **words("model"))
@@ -165,7 +167,7 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
             number("camera_speed")
         mark("camera")
         mark("camera_speed")
-        media["camera_file"] = gr.File(file_types=[".txt", "video"], height=110, **words("camera_file"))
+        media["camera_file"] = gr.File(file_types=[".txt", "video"], height=UPLOAD_PX, **words("camera_file"))
         to_draw = gr.Button(i18n("to_draw"), size="sm", elem_id="to-draw")
         drawn_from = gr.State(None)
         paths = gr.State([])

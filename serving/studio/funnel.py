@@ -17,6 +17,7 @@ ADDRESS = re.compile(r"^metrics at (http://127\.0\.0\.1:\d{1,5}/metrics)$", re.A
 SAMPLE = re.compile(r'^selects_(rows|rejected)_total\{\w+="((?:[^"\\]|\\.)*)"\} ([\d.e+]+)$', re.ASCII)
 MOST_BYTES = 1 << 20
 MOST_REASONS = 12
+KINDS = {"rejected": "lost", "failed": "lost"}
 TIMEOUT_S = 2.0
 
 
@@ -76,7 +77,10 @@ def funnel_html(funnel: Funnel | None, language: str) -> str:
     reasons = sorted(funnel.rejects.items(), key=lambda pair: -pair[1])[:MOST_REASONS]
     most = max([1, *funnel.steps.values(), *funnel.rejects.values()])
     live = "yes" if funnel.is_live else "no"
-    parts = [f'<div class="funnel" data-live="{live}">', *(_bar(name, count, most) for name, count in _shown(funnel))]
+    parts = [
+        f'<div class="funnel" data-live="{live}">',
+        *(_bar(*one, most, KINDS.get(one[0], "kept")) for one in _shown(funnel)),
+    ]
     if reasons:
         parts.append(f'<p class="note">{escape(say("rejected_by", language))}</p>')
         parts += [_bar(name, count, most, "lost") for name, count in reasons]
@@ -88,7 +92,7 @@ def _shown(funnel: Funnel) -> list[tuple[str, int]]:
     return sorted(funnel.steps.items(), key=lambda pair: order.get(pair[0], len(order)))
 
 
-def _bar(name: str, count: int, most: int, kind: str = "kept") -> str:
+def _bar(name: str, count: int, most: int, kind: str) -> str:
     share = 100 * count / most
     facts = f'data-name="{escape(name)}" data-count="{count}"'
     return (

@@ -38,5 +38,5 @@ def no_marks() -> Mapping[str, str]:
 
 
 def _short(problem: str) -> str:
-    """Return a message without the dashes of the command line's flag that it begins with."""
-    return problem.removeprefix("--")
+    """Return a message without the dashes of the flag that it begins with, and without backticks around names."""
+    return problem.removeprefix("--").replace("`", "")
