@@ -32,7 +32,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     ),
     "sample": {
         "prompt": "--prompt",
-        "prompts": "--prompts",
+        "prompts": "--part",
+        "prompts_file": "--prompts",
         "negative": "--negative",
         "seed": "--seed",
         "seeds": "--seeds",

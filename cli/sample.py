@@ -52,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trajectory", type=Path, metavar="FILE", help="points that things follow, as JSON or CSV")
     parser.add_argument("--segments", type=int, metavar="N", help="continue the video to N times the model's frames")
     parser.add_argument("--length", type=int, metavar="N", help="frames in all, in place of --segments")
+    parser.add_argument(
+        "--part", action="append", default=[], metavar="[FRAMES|]TEXT",
+        help="of a long video: what its parts show, one after the other; borders fall between segments",
+    )  # fmt: skip
     parser.add_argument("--overlap", type=int, metavar="N", help="frames that segments share, 4n+1; default 5")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the family's (V5.1: 50)")
     parser.add_argument("--guidance", type=float, metavar="W", help="1 or less: none; default: the family's (V5.1: 6)")
@@ -76,12 +80,13 @@ def run(parsed: argparse.Namespace) -> int:
     from controls.frames import map_makers
     from controls.networks import check_network
     from sampling.command import sample
-    from sampling.request import Lora, Options, Request, each_of, parse_seeds, read_prompts
+    from sampling.request import Lora, Options, Request, SegmentPrompt, each_of, parse_seeds, read_prompts
 
     use_weights(parsed.weights)
     if parsed.control is not None and parsed.control_kind in CONTROLS:
         check_network(parsed.control_kind, CONTROLS[parsed.control_kind]())  # before a model is loaded
     width, height = parsed.size or (None, None)
+    parts = tuple(SegmentPrompt.parse(text) for text in parsed.part)
     template = Request(
         prompt="",
         negative=parsed.negative,
@@ -100,6 +105,7 @@ def run(parsed: argparse.Namespace) -> int:
         strength=parsed.strength,
         segments=parsed.segments,
         length=parsed.length,
+        prompts=parts,
         overlap=parsed.overlap,
         control=parsed.control,
         control_kind=parsed.control_kind,
@@ -112,6 +118,7 @@ def run(parsed: argparse.Namespace) -> int:
         control_end=parsed.control_end,
     )
     prompts = (*parsed.prompt, *(read_prompts(Path(parsed.prompts)) if parsed.prompts else ()))
+    prompts = prompts or tuple(part.prompt for part in parts[:1])
     seeds = parse_seeds(parsed.seeds) if parsed.seeds is not None else None
     options = Options(
         loras=tuple(Lora.parse(text) for text in parsed.lora),

@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.schemas import recipe_schema
+from cli.schemas import recipe_schema, training_schema
 from cli.serve import add_serving, serving_of, token_of
 from configs import CONFIGS
 from core.errors import UserError
@@ -71,4 +71,5 @@ def tools_of(data: list[str]) -> "Tools":
         recipes={file.stem: file for file in files if file.stem not in trains},
         configs={file.stem: file for file in files if file.stem in trains},
         schema=recipe_schema(),
+        training=training_schema(),
     )

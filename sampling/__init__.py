@@ -2,6 +2,7 @@
 
 request    what may be asked, and how a model is opened
 checks     what it comes to with a certain model, and all that cannot be; no weights
+windows    the segments of a long video, and their prompts
 media      images, videos and masks that are given
 modes      what they mean to the denoising loop
 networks   weights, loaded and placed by the memory mode

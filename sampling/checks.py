@@ -6,13 +6,14 @@ from typing import Literal
 
 from core.errors import UserError
 from models.denoise.generate import steps_done
-from models.denoise.long_video import length_of, segments_for
+from models.denoise.long_video import length_of
 from models.denoise.samplers import SAMPLERS, make_scheduler
 from models.geometry import Bucket, LatentGrid
 from sampling.control import NOTHING, Steering, fitted, look_at_control
 from sampling.media import Medium, look, look_at_image, nearest_side, read_mask, size_for
 from sampling.model_facts import ModelFacts
 from sampling.request import STRENGTH, Request
+from sampling.windows import Windows, windows_of
 
 Mode = Literal["text_to_image", "text_to_video", "image_to_video", "video_to_video"]
 MOST_CROPPED = 0.1
@@ -42,6 +43,7 @@ class Job:
         mask: of that, or none.
         span_s: how much of the video is used, from its begin.
         steering: control maps, camera, points and reference image.
+        prompts: of each segment.
     """
 
     request: Request
@@ -61,6 +63,12 @@ class Job:
     mask: Medium | None
     span_s: float | None
     steering: Steering = NOTHING
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompt of each segment."""
+        return self.prompts or (self.request.prompt,) * self.segments
 
     @property
     def whole_frames(self) -> int:
@@ -117,7 +125,8 @@ def check(request: Request, model: ModelFacts) -> Job:
         raise UserError(
             f"leaves {done} of {steps} steps, {least} are needed", field="strength", value=strength, fix="raise it"
         )
-    overlap, segments, length = _segments(request, num_frames, model.grid)
+    windows = _windows(request, num_frames, model.grid)
+    overlap, segments, length = windows.overlap, windows.count, windows.length
     steering = fitted(steering, request, length_of(segments, num_frames, overlap), fps, bucket, model.maps)
     mode: Mode = "text_to_image" if num_frames == 1 else "text_to_video"
     if video:
@@ -126,7 +135,7 @@ def check(request: Request, model: ModelFacts) -> Job:
         mode = "image_to_video"
     return Job(
         request, mode, steps, guidance, sampler, bucket, fps, strength, segments, overlap, length, image, end_image,
-        video, mask, span_s, steering,
+        video, mask, span_s, steering, windows.prompts,
     )  # fmt: skip
 
 
@@ -147,7 +156,7 @@ def _check_numbers(request: Request, steps: int, guidance: float) -> None:
 
 def _check_together(request: Request) -> None:
     """Refuse what has no meaning together."""
-    is_long = request.segments is not None or request.length is not None
+    is_long = request.segments is not None or request.length is not None or bool(request.prompts)
     clashes = {
         ("strength", "without `video`", "there is nothing to keep", "give a video"): (
             request.strength is not None and not request.video
@@ -158,13 +167,13 @@ def _check_together(request: Request) -> None:
         ("video", "with `image` or `end_image`", "both say how it begins", "give one or the other"): (
             bool(request.video) and bool(request.image or request.end_image)
         ),
-        ("video", "with `segments` or `length`", "a video has its own length", "give one or the other"): (
+        ("video", "with `segments`, `length` or `prompts`", "a video has its own length", "give one or the other"): (
             bool(request.video) and is_long
         ),
         ("segments", "with `length`", "both say how long it shall be", "give one"): (
             request.segments is not None and request.length is not None
         ),
-        ("overlap", "without `segments` or `length`", "there is only one segment", "leave it out"): (
+        ("overlap", "without `segments`, `length` or `prompts`", "there is only one segment", "leave it out"): (
             request.overlap is not None and not is_long
         ),
     }
@@ -261,12 +270,12 @@ def _check_mask(video: Medium, mask: Medium) -> None:
         )
 
 
-def _segments(request: Request, num_frames: int, grid: LatentGrid) -> tuple[int, int, int]:
-    """Return overlap, segments and length in all."""
-    if request.segments is None and request.length is None:
-        return 0, 1, num_frames
+def _windows(request: Request, num_frames: int, grid: LatentGrid) -> Windows:
+    """Return the segments and what they share."""
+    if request.segments is None and request.length is None and not request.prompts:
+        return Windows(num_frames, 0, 1, num_frames)
     if num_frames == 1:
-        raise UserError("`segments` and `length` continue a video; ask for more than one of `num_frames`")
+        raise UserError("`segments`, `length` and `prompts` continue a video; ask for more than one of `num_frames`")
     most = grid.nearest_frames(num_frames - 1)[0]  # the longest that leaves something to be made
     usual = min(grid.nearest_frames(USUAL_OVERLAP - 1)[1], most)
     overlap = usual if request.overlap is None else request.overlap
@@ -279,11 +288,4 @@ def _segments(request: Request, num_frames: int, grid: LatentGrid) -> tuple[int,
             value=overlap,
             fix=f"take {n}",
         )
-    if request.length is not None:
-        if request.length < 1:
-            raise UserError("must be at least 1 frame", field="length", value=request.length)
-        return overlap, segments_for(request.length, num_frames, overlap), request.length
-    segments = request.segments or 0
-    if segments < 1:
-        raise UserError("must be at least 1", field="segments", value=segments)
-    return overlap, segments, length_of(segments, num_frames, overlap)
+    return windows_of(request, num_frames, overlap)

@@ -40,7 +40,7 @@ def sample(
     """
     if not requests:
         raise UserError(
-            "none is given", field="prompt", fix="give at least one, or a file with one a line as `prompts`"
+            "none is given", field="prompt", fix="give at least one, or a file with one a line as `prompts_file`"
         )
     torch.set_num_threads(max(1, threads))
     opened = open_model(model, options)

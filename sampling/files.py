@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.files import atomic_write, make_folder
 from sampling.checks import Job
 from sampling.pictures import contact_sheet, write_image, write_mp4
-from sampling.settings_file import settings_of
+from sampling.settings_file import settings_of, without_places
 
 MOST_WORDS = 40
 """characters of a prompt in a file's name"""
@@ -96,13 +96,14 @@ def _beside(target: Path) -> tuple[Path, Path]:
 def write_sample(sample: Sample, target: Path) -> None:
     """Write a video with its contact sheet (`.png`), or a picture; and first the settings (`.json`).
 
-    The settings are in the video or picture as well (`settings_file.settings_within`), for files that go their way.
+    The settings are in the video or picture as well (`settings_file.settings_within`), for files that go their
+    way: there model, adapters and media have their names alone, not their places on this machine.
     """
     make_folder(target.parent)
     settings, sheet = _beside(target)
     # First, so that whatever a kill leaves is known for this request's.
     atomic_write(settings, json.dumps(sample.settings, indent=2, ensure_ascii=False) + "\n")
-    comment = json.dumps(sample.settings)
+    comment = json.dumps(without_places(sample.settings))
     if target.suffix.lower() == ".png":
         write_image(Image.fromarray(sample.frames[0]), target, comment)
     else:

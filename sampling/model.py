@@ -9,6 +9,7 @@ sample = model.sample(Request("a red disc rolls to the right", image=Path("first
 write_sample(sample, Path("disc.mp4"))
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,7 @@ class OpenModel:
         Raises:
             ModelError: memory has run out, or weights that cannot be read.
         """
-        texts = [text for job in jobs for text in (job.request.negative, job.request.prompt)]
+        texts = [text for job in jobs for text in (job.request.negative, *job.texts)]
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         self._networks.decide(jobs)
         if not self._told and not self.facts.has_condition and any(j.image or j.mask or j.segments > 1 for j in jobs):
@@ -135,7 +136,7 @@ class OpenModel:
                 before = segments[-1][-job.overlap :] if segments else given.first
                 pixels = replace(pixels, first=before, last=given.last if place + 1 == job.segments else None)
             part = _part_of(progress, place, job.segments)
-            frames, skipped = self._segment(job, pixels, generator, part, preview)
+            frames, skipped = self._segment(job, place, pixels, generator, part, preview)
             segments.append(frames)
             counts.append(skipped)
         whole = join(segments, job.overlap)[: job.length]
@@ -146,12 +147,13 @@ class OpenModel:
     def _segment(
         self,
         job: Job,
+        place: int,
         pixels: Pixels,
         generator: torch.Generator,
         progress: Progress | None,
         preview: Preview | None,
     ) -> tuple[np.ndarray, Skipped]:
-        asked, networks, has_condition = job.request, self._networks, self.facts.has_condition
+        networks, has_condition = self._networks, self.facts.has_condition
         placement, vae = networks.placement, networks.vae
         shape = (channels_of(vae), *job.bucket.latent_shape)
         noise = None
@@ -167,7 +169,7 @@ class OpenModel:
             if self.facts.spec.parts and not has_condition:
                 condition, acting = steered(vae, self.facts.spec, job, pixels)
         scheduler = make_scheduler(self.facts.scheduler, job.steps, job.sampler)
-        text, negative = (moved(self._texts[t], networks.device) for t in (asked.prompt, asked.negative))
+        text, negative = (moved(self._texts[t], networks.device) for t in (job.texts[place], job.request.negative))
         tokens = {} if pixels.first is None else networks.encode_image(pixels.first[0])
         conditioning = replace(text, latents=condition, **tokens)
         with (
@@ -221,6 +223,7 @@ class OpenModel:
             **({"strength": job.strength} if job.video else {}),
             **control_settings(asked),
             **({"segments": job.segments, "overlap": job.overlap} if job.segments > 1 else {}),
+            **({"prompts": [dataclasses.asdict(one) for one in asked.prompts]} if asked.prompts else {}),
             **({"segment_frames": job.bucket.num_frames} if job.segments > 1 and control_settings(asked) else {}),
             "loras": [{"path": str(lora.path), "scale": lora.scale} for lora, _ in self.facts.loras],
             "fuse_loras": options.fuse_loras,
@@ -241,7 +244,7 @@ class OpenModel:
             **(caching if self._options.cache_threshold is not None else {}),
             "device": str(self._networks.device),
             "dtype": str(self._networks.dtype).removeprefix("torch."),
-            **({"segment_frames": job.bucket.num_frames} if job.segments > 1 else {}),
+            **({"segment_frames": job.bucket.num_frames} if job.length != job.bucket.num_frames else {}),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
             "request_id": self.request_id(job),
         }

@@ -34,11 +34,11 @@ def need_of(facts: ModelFacts, jobs: Sequence[Job], *, half: bool, encoder_stays
         encodes=any(_encodes(job) or _smooths(facts, job) for job in jobs),
         encoder_stays=encoder_stays,
         text_kind=text_kind,
-        image_bytes=_image_bytes(facts, jobs, half),
+        image_bytes=_image_bytes(facts, jobs, half=half),
     )
 
 
-def _image_bytes(facts: ModelFacts, jobs: Sequence[Job], half: bool) -> int:
+def _image_bytes(facts: ModelFacts, jobs: Sequence[Job], *, half: bool) -> int:
     """Return the bytes of encoding a start image to tokens; 0 where no job does."""
     folder, name = facts.image_encoder, facts.family.image_encoder
     if folder is None or name is None or not any(job.image or job.segments > 1 for job in jobs):

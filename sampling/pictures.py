@@ -18,9 +18,13 @@ COMMENT = "comment"
 CAPTION_PX = 14
 LINES = 2
 MOST_FRAMES = 8
+BAND_PX = (CAPTION_PX + 4) * LINES + 4
+"""height of the caption above a row"""
+FRAME_PX = 192
+"""width of a frame in a sheet"""
 
 
-def contact_sheet(videos: Sequence[np.ndarray], captions: Sequence[str], frame_width_px: int = 192) -> Image.Image:
+def contact_sheet(videos: Sequence[np.ndarray], captions: Sequence[str], frame_width_px: int = FRAME_PX) -> Image.Image:
     """Lay out some frames of each video in a row, with its caption above.
 
     Args:
@@ -40,15 +44,19 @@ def contact_sheet(videos: Sequence[np.ndarray], captions: Sequence[str], frame_w
 def _row(video: np.ndarray, caption: str, width: int) -> Image.Image:
     shown = video[np.unique(np.linspace(0, len(video) - 1, min(len(video), MOST_FRAMES)).round().astype(int))]
     height = max(1, round(width * video.shape[1] / video.shape[2]))
-    band = (CAPTION_PX + 4) * LINES + 4
-    row = Image.new("RGB", (width * len(shown) + 2 * (len(shown) - 1), height + band), "white")
+    row = Image.new("RGB", (width * len(shown) + 2 * (len(shown) - 1), height + BAND_PX), "white")
     fonts = fonts_of(CAPTION_PX)
     for number, line in enumerate(fonts.wrap(caption, row.width - 4, LINES)):
         fonts.draw(row, (2, 1 + number * (CAPTION_PX + 4)), line)
     kind = Image.Resampling.NEAREST if width >= 2 * video.shape[2] else Image.Resampling.LANCZOS
     for position, frame in enumerate(shown):
-        row.paste(Image.fromarray(frame).resize((width, height), kind), (position * (width + 2), band))
+        row.paste(Image.fromarray(frame).resize((width, height), kind), (position * (width + 2), BAND_PX))
     return row
+
+
+def first_of_sheet(sheet: Image.Image) -> Image.Image:
+    """Return the first frame of a contact sheet of one video, as wide as `contact_sheet` draws it by default."""
+    return sheet.crop((0, BAND_PX, min(FRAME_PX, sheet.width), sheet.height))
 
 
 def write_image(image: Image.Image, path: Path, comment: str | None = None) -> None:

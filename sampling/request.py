@@ -82,11 +82,42 @@ DEFAULTS = Options()
 
 
 @dataclass(frozen=True)
+class SegmentPrompt:
+    """What a stretch of a long video shall show.
+
+    Attributes:
+        prompt: the text, on one line.
+        num_frames: how long it holds; None: as long as the others.
+    """
+
+    prompt: str
+    num_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        """Bring the text to one line that every file can hold."""
+        object.__setattr__(self, "prompt", " ".join(clean_text(self.prompt, LONGEST_CAPTION).split()))
+
+    @staticmethod
+    def parse(text: str) -> "SegmentPrompt":
+        """Read `FRAMES | TEXT`, or a text alone; one that begins with `|` may hold that sign."""
+        match = re.fullmatch(r"\s*(\d{0,9})\s*\|(.*)", text, re.DOTALL)
+        if match is None:
+            return SegmentPrompt(text)
+        return SegmentPrompt(match[2], int(match[1]) if match[1] else None)
+
+    def __str__(self) -> str:
+        """Return what `parse` reads."""
+        if self.num_frames is not None:
+            return f"{self.num_frames} | {self.prompt}"
+        return f"| {self.prompt}" if "|" in self.prompt else self.prompt
+
+
+@dataclass(frozen=True)
 class Request:
     """One sample; None takes what the model was trained for, or what an image or video given asks for.
 
     Attributes:
-        prompt: what it shall show.
+        prompt: what it shall show; empty with `prompts`: the first of them.
         negative: text that guidance leads away from.
         seed: of the first noise.
         width_px: multiple of 16.
@@ -103,6 +134,9 @@ class Request:
         strength: share of the steps that change the video: 0 gives it back, 1 forgets it; None: 0.7, with a mask 1.
         segments: how often the model continues; each begins with the last frames of the one before.
         length: frames in all, in place of `segments`.
+        prompts: of a long video: what its stretches show, one after the other, in place of `prompt`. Without their
+            lengths the segments are shared out evenly, one to each where neither `segments` nor `length` is given. A
+            border between two of them falls on the nearest border between segments.
         overlap: frames that segments share, 4n+1; None: 5, or 1 where segments have no more than 5.
         control: a control map, video or image, or footage that one is made of; needs a control model.
         control_kind: which map is made of it; `as_is`: it is one.
@@ -132,6 +166,7 @@ class Request:
     strength: float | None = None
     segments: int | None = None
     length: int | None = None
+    prompts: tuple[SegmentPrompt, ...] = ()
     overlap: int | None = None
     control: Path | None = None
     control_kind: str = AS_IS
@@ -145,6 +180,8 @@ class Request:
 
     def __post_init__(self) -> None:
         """Make the texts such as every file beside a sample can hold; the command line may pass any bytes."""
+        if self.prompts and not self.prompt.strip():
+            object.__setattr__(self, "prompt", self.prompts[0].prompt)
         for name in ("prompt", "negative"):
             object.__setattr__(self, name, clean_text(getattr(self, name), LONGEST_CAPTION))
 
@@ -202,7 +239,7 @@ def read_prompts(file: Path) -> tuple[str, ...]:
         content = read_bounded(file, MOST_PROMPT_BYTES)
         text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read as text ({error})", field="prompts", value=file) from None
+        raise UserError(f"cannot be read as text ({error})", field="prompts_file", value=file) from None
     lines = (
         line.replace("\ufeff", "").strip() for line in re.split(r"\r\n|\n|\r", text)
     )  # joined files have marks within

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from sampling.settings_file import is_place
 from serving.faults import as_json
 from serving.ledger import Job, Status
-from serving.wire import is_place
 
 
 class Video(BaseModel):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from core.digest import digest
 from core.errors import RunError, UserError
 from core.sanitize import printable, printable_lines, without_secrets
 from models.accelerator import free_memory
@@ -16,10 +17,11 @@ from models.errors import ModelError
 from sampling.files import write_sample
 from sampling.model import OpenModel
 from sampling.request import Lora
+from sampling.settings_file import without_places
 from serving.jobs import Cancelled, Jobs, failed
 from serving.ledger import Fault, Job, Ledger
 from serving.offered import Offered
-from serving.wire import request_of
+from serving.wire import MEDIA, request_of
 
 IDLE_S = 0.5
 """how long the thread sleeps before it looks whether it shall end"""
@@ -110,8 +112,12 @@ class Engine:
 
         made = model.sample(planned, progress, keep if self._previews else None)
         target = self._ledger.place(job.job_id) / ("result.png" if planned.length == 1 else "result.mp4")
-        write_sample(made, target)
-        return target.name, made.settings, tuple(model.take_notes())
+        settings = self._models.under_names(made.settings, job.model)
+        if any(name in job.asked for name in MEDIA):
+            # Uploads lie with their job under the names of their contents: where they lie must not change the file.
+            settings["request_id"] = digest("served", without_places(settings | {"request_id": None}))
+        write_sample(replace(made, settings=settings), target)
+        return target.name, settings, tuple(model.take_notes())
 
     def _opened(self, name: str, loras: tuple[Lora, ...]) -> OpenModel:
         if self._open is None or self._open[:2] != (name, loras):

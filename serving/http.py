@@ -144,8 +144,16 @@ def _add_rest(app: FastAPI, intake: Intake, engine: Engine) -> None:
             frames = request.frames()
         except ValidationError as error:
             raise invalid(error, list(ImageRequest.model_fields)) from None
-        made = [await run_in_threadpool(intake.submit, frame, {}) for frame in frames]
-        ended = [await _ended(http, intake, job) for job in made]
+        most = intake.jobs.most_waiting
+        if request.n > most:
+            raise ApiError(400, f"n: {request.n} are more than may wait here; ask for at most {most} at once", "n")
+        made = await run_in_threadpool(intake.submit_all, frames)
+        try:
+            ended = [await _ended(http, intake, job) for job in made]
+        except ApiError:
+            for job in made:  # nobody gets the others
+                intake.jobs.cancel(job.job_id)
+            raise
         files = [_path(intake, job) for job in ended]
         pictures = [Picture(b64_json=base64.b64encode(path.read_bytes()).decode()) for path in files]
         return Pictures(created=int(ended[0].created_s), data=pictures)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,18 @@ class Intake:
         Raises:
             ApiError: it cannot be, or the queue is full.
         """
-        contents = self._contents(request, files)
+        return self._queued([self._checked(request, self._contents(request, files))])[0]
+
+    def submit_all(self, requests: Sequence[VideoRequest]) -> list[Job]:
+        """Put all of some requests without files into the queue, or none.
+
+        Raises:
+            ApiError: one cannot be, or there is no room for all.
+        """
+        return self._queued([self._checked(request, {}) for request in requests])
+
+    def _checked(self, request: VideoRequest, contents: Mapping[str, bytes]) -> Job:
+        """Return a job that can be, with its files in its folder."""
         model = request.model or self.offered.names[0]
         job = new_job(model, {}, "")
         folder = self.ledger.place(job.job_id)
@@ -58,14 +69,18 @@ class Intake:
             asked = asked_of(request, self._keep(contents, folder))
             loras = self.offered.loras_of(request.loras)
             self.offered.plan(model, loras, request_of(asked, self.offered.facts(model, loras), folder))
-            key = digest("job", model, asked)
-            return self.jobs.submit(dataclasses.replace(job, asked=asked, key=key))
+            return dataclasses.replace(job, asked=asked, key=digest("job", model, asked))
         except (UserError, ModelError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             refusal = refused(error)
             raise dataclasses.replace(refusal, message=refusal.message.replace(f"{folder}/", "")) from None
+
+    def _queued(self, jobs: Sequence[Job]) -> list[Job]:
+        try:
+            return self.jobs.submit_all(jobs)
         except QueueFull as full:
-            shutil.rmtree(folder, ignore_errors=True)
+            for job in jobs:
+                shutil.rmtree(self.ledger.place(job.job_id), ignore_errors=True)
             raise ApiError(429, str(full), retry_after_s=full.retry_after_s) from None
 
     def _contents(self, request: VideoRequest, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -106,8 +121,9 @@ async def read_request(http: HttpRequest) -> tuple[VideoRequest, dict[str, bytes
                     raise ApiError(422, f"{name}: is given twice", name)
                 else:
                     values[name] = value
-        if isinstance(values.get("loras"), str):
-            values["loras"] = _json(values["loras"].encode(), "loras")
+        for name in ("loras", "prompts"):
+            if isinstance(values.get(name), str):
+                values[name] = _json(values[name].encode(), name)
     elif kind == "application/json":
         values = _json(await http.body(), None)
     else:

@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from core.files import atomic_path, make_folder
@@ -62,14 +62,29 @@ class Jobs:
         Raises:
             QueueFull: as many wait as may.
         """
+        return self.submit_all([job])[0]
+
+    def submit_all(self, jobs: Sequence[Job]) -> list[Job]:
+        """Let all of some jobs wait, or none; those that have an equal one are answered at once with its file.
+
+        Raises:
+            QueueFull: they are more than may wait.
+        """
         with self._lock:
-            if done := self._equal(job):
-                return self._answer(job, done)
-            if self.waiting >= self._most_waiting:
+            done = [self._equal(job) for job in jobs]
+            if self.waiting + done.count(None) > self._most_waiting:
                 raise QueueFull(self._retry_after_s())
-            self._put(job)
+            taken = [self._answer(job, other) if other else job for job, other in zip(jobs, done, strict=True)]
+            for job, other in zip(jobs, done, strict=True):
+                if other is None:
+                    self._put(job)
             self._came.notify()
-            return job
+            return taken
+
+    @property
+    def most_waiting(self) -> int:
+        """How many may wait."""
+        return self._most_waiting
 
     def get(self, job_id: str) -> Job | None:
         """Return a job, None where there is none of that name."""

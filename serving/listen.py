@@ -10,6 +10,8 @@ from core.errors import UserError
 from serving.guard import LOOPBACK, App
 
 WAITING_CONNECTIONS = 256
+ENDING_S = 5
+"""how long answers may go on once the server is told to end: a page that is open asks for ever"""
 
 
 def is_loopback(host: str) -> bool:
@@ -57,6 +59,9 @@ def listen(app: App, host: str, port: int, on_ready: Callable[[str], None]) -> N
         raise UserError(problem, field="port", value=port, fix="take another `port`") from None
     with taken:
         shown = f"[{host}]" if ":" in host else host
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=ENDING_S
+        )
+        server = uvicorn.Server(config)
         on_ready(f"http://{shown}:{taken.getsockname()[1]}")
         server.run([taken])

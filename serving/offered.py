@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from core.errors import UserError
 from core.sanitize import printable
@@ -72,6 +73,22 @@ class Offered:
         """Return the name of the adapter in a file, None where it is not offered."""
         return _name_of(file, self._loras)
 
+    def named(self, name: str) -> str | None:
+        """Return the model that a file's settings speak of, by folder or name; None where there is none."""
+        return self.name_of(Path(name)) or _by_name(name, self._folders)
+
+    def lora_named(self, name: str) -> str | None:
+        """Return the adapter that a file's settings speak of, by file or name; None where there is none."""
+        return self.lora_name_of(Path(name)) or _by_name(name, self._loras)
+
+    def under_names(self, settings: Mapping[str, Any], model: str) -> dict[str, Any]:
+        """Return a sample's settings with the names under which its model and its adapters are offered here."""
+        loras = [
+            {**lora, "path": self.lora_name_of(Path(lora["path"])) or lora["path"]}
+            for lora in settings.get("loras", ())
+        ]
+        return {**settings, "model": model, "loras": loras}
+
     def facts(self, name: str, loras: tuple[Lora, ...]) -> ModelFacts:
         """Return what is known of a model with adapters, without weights.
 
@@ -105,3 +122,11 @@ class Offered:
 
 def _name_of(path: Path, places: Mapping[str, Path]) -> str | None:
     return next((name for name, place in places.items() if place.resolve() == path.resolve()), None)
+
+
+def _by_name(text: str, places: Mapping[str, Path]) -> str | None:
+    """Return what is offered under a name, or lies in the only file or folder of that name."""
+    if text in places:
+        return text
+    found = [name for name, place in places.items() if place.resolve().name == text]
+    return found[0] if len(found) == 1 else None

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core.errors import UserError, renamed
 from core.sanitize import LONGEST_CAPTION
 from models.conditions.camera_path import PRESETS as CAMERAS
 from sampling.model_facts import ModelFacts
-from sampling.request import Request
+from sampling.request import Request, SegmentPrompt
 
 MEDIA = ("image", "end_image", "video", "mask", "control", "reference", "trajectory", "camera_file")
 """fields that hold a file"""
@@ -23,11 +23,21 @@ SIZE = r"^\d{1,5}x\d{1,5}$"
 MOST_FRAMES = 10_000
 MOST_STEPS = 1_000
 MOST_PICTURES = 10
+MOST_SEGMENTS = 1_000
 
 Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_CAPTION)]
 Medium = Annotated[
     str | None, Field(default=None, description="A data URL (`data:image/png;base64,…`), or a file in a form.")
 ]
+
+
+class Stretch(BaseModel):
+    """What a stretch of a long video shall show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt
+    num_frames: int | None = Field(None, ge=1, le=MOST_FRAMES, description="How long; all have a length, or none.")
 
 
 class VideoRequest(BaseModel):
@@ -71,11 +81,37 @@ class VideoRequest(BaseModel):
     control_start: float | None = Field(None, ge=0, le=1, description="Share of the steps before which it rests.")
     control_end: float | None = Field(None, ge=0, le=1, description="Share of the steps from which on it rests.")
     strength: float | None = Field(None, ge=0, le=1, description="0 gives the video back, 1 forgets it.")
-    segments: int | None = Field(None, ge=1, le=1_000)
+    segments: int | None = Field(None, ge=1, le=MOST_SEGMENTS)
     length: int | None = Field(None, ge=1, le=MOST_FRAMES, description="Frames in all, in place of `segments`.")
     overlap: int | None = Field(None, ge=1, le=MOST_FRAMES)
+    prompts: list[Stretch] = Field(
+        [],
+        max_length=MOST_SEGMENTS,
+        description="Of a long video: what its stretches show, in place of `prompt`; borders fall between segments.",
+        examples=[[{"prompt": "a red disc", "num_frames": 49}, {"prompt": "a blue disc", "num_frames": 49}]],
+    )
     loras: dict[str, float] = Field({}, max_length=16, description="Adapters of `GET /v1/models` with their strength.")
     user: str | None = Field(None, max_length=200, description="Taken and not used.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_first(cls, values: Any) -> Any:
+        """Let the first of `prompts` be the `prompt` where there is none: lists of jobs show it."""
+        if not isinstance(values, dict) or not isinstance(values.get("prompts"), list) or values.get("prompt"):
+            return values
+        first = next((one for one in values["prompts"]), None)
+        text = SegmentPrompt.parse(first).prompt if isinstance(first, str) else None
+        text = first.get("prompt") if isinstance(first, dict) else text
+        return {**values, "prompt": text} if isinstance(text, str) else values
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _read_lines(cls, value: object) -> object:
+        """Take texts as well, which may begin with their length: `49 | a red disc`."""
+        if not isinstance(value, list):
+            return value
+        parsed = (SegmentPrompt.parse(one) if isinstance(one, str) else one for one in value)
+        return [{"prompt": p.prompt, "num_frames": p.num_frames} if isinstance(p, SegmentPrompt) else p for p in parsed]
 
     @field_validator("camera")
     @classmethod
@@ -164,6 +200,7 @@ def request_of(asked: Mapping[str, Any], model: ModelFacts, folder: Path) -> Req
         strength=asked.get("strength"),
         segments=asked.get("segments"),
         overlap=asked.get("overlap"),
+        prompts=tuple(SegmentPrompt(one["prompt"], one.get("num_frames")) for one in asked.get("prompts", ())),
         num_frames=frames["num_frames"],
         length=frames["length"],
         image=files["image"],
@@ -180,11 +217,6 @@ def request_of(asked: Mapping[str, Any], model: ModelFacts, folder: Path) -> Req
         control_start=asked.get("control_start", defaults.control_start),
         control_end=asked.get("control_end", defaults.control_end),
     )
-
-
-def is_place(name: str, value: object) -> bool:
-    """Return whether a setting of a sample is a place on this machine: a camera's path is one, its preset is none."""
-    return name in ("model", *MEDIA) or (name == "camera" and value not in CAMERAS)
 
 
 def _frames_of(seconds: float, fps: float, model: ModelFacts, *, has_video: bool) -> dict[str, int | None]:

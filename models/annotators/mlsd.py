@@ -102,7 +102,7 @@ def _convs(channels_in: int, channels: int, size: int, dilation: int = 1) -> nn.
 class Joined(nn.Module):
     """Finer and coarser features side by side (the published `BlockTypeA`)."""
 
-    def __init__(self, fine: int, coarse: int, is_half: bool = True):
+    def __init__(self, fine: int, coarse: int, *, is_half: bool = True):
         """Take so many channels of each; the coarser ones are of half the size, or of the same."""
         super().__init__()
         self.conv1, self.conv2, self.is_half = _convs(coarse, 64, 1), _convs(fine, 64, 1), is_half

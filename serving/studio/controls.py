@@ -16,6 +16,8 @@ from serving.studio.marks import MARKED
 from serving.studio.texts import TEXTS, Words
 from serving.wire import MEDIA
 
+UPLOAD_PX = 140
+"""height of a place for a file: its label and three lines fit"""
 STRONGEST = 2.0
 """of an adapter, to both sides"""
 
@@ -33,6 +35,7 @@ class Form:
         to_paint: shows the picture.
         map_shown: the control map.
         show_map: draws it.
+        to_draw: shows the picture.
         drawn: the picture on which paths are drawn.
         drawn_from: the picture without them.
         paths: what has been drawn.
@@ -49,6 +52,7 @@ class Form:
     to_paint: Any
     map_shown: Any
     show_map: Any
+    to_draw: Any
     drawn: Any
     drawn_from: Any
     paths: Any
@@ -91,7 +95,7 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
         )
 
     def upload(name: str, kinds: list[str]) -> None:
-        media[name] = gr.File(file_types=kinds, height=110, **words(name))
+        media[name] = gr.File(file_types=kinds, height=UPLOAD_PX, **words(name))
         mark(name)
 
     plain["model"] = gr.Dropdown(list(offered.names), value=offered.names[0], **words("model"))
@@ -150,7 +154,9 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
         plain["control_kind"] = gr.Dropdown([AS_IS, *kinds], value=AS_IS, **words("control_kind"))
         mark("control_kind")
         show_map = gr.Button(i18n("show_map"), size="sm", elem_id="show-map")
-        map_shown = gr.Image(None, show_label=False, interactive=False, visible=False, elem_id="map-shown")
+        map_shown = gr.Image(
+            None, show_label=False, interactive=False, visible=False, format="png", elem_id="map-shown"
+        )
         with gr.Row():
             for name in ("control_scale", "control_start", "control_end"):
                 number(name)
@@ -161,7 +167,8 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
             number("camera_speed")
         mark("camera")
         mark("camera_speed")
-        media["camera_file"] = gr.File(file_types=[".txt", "video"], height=110, **words("camera_file"))
+        media["camera_file"] = gr.File(file_types=[".txt", "video"], height=UPLOAD_PX, **words("camera_file"))
+        to_draw = gr.Button(i18n("to_draw"), size="sm", elem_id="to-draw")
         drawn_from = gr.State(None)
         paths = gr.State([])
         drawn = gr.Image(
@@ -175,10 +182,11 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
         with gr.Row():
             for name in ("segments", "length", "overlap"):
                 number(name)
-        for name in ("segments", "length", "overlap"):
+        plain["prompts"] = gr.Textbox("", lines=3, **words("prompts"))
+        for name in ("segments", "length", "overlap", "prompts"):
             mark(name)
     return Form(
-        plain, media, loras, marks, painted, to_paint, map_shown, show_map, drawn, drawn_from, paths, new_path,
+        plain, media, loras, marks, painted, to_paint, map_shown, show_map, to_draw, drawn, drawn_from, paths, new_path,
         clear_paths, facts,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""The tab Curate: a folder of videos through `curate`, with its lines as they come and a link to its report."""
+"""The tab Curate: a folder of videos through `curate`, with its funnel and its lines as they come, and its report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import gradio as gr
 
 from core.errors import UserError
 from serving.studio.desk import Commands, Opened
+from serving.studio.funnel import final_funnel, funnel_html, live_funnel
 from serving.studio.lines import follow_run, started
-from serving.studio.places import folders_within, named, overrides, readable
+from serving.studio.places import folders_within, keys_set, meaning_in, named, overrides, readable
 from serving.studio.texts import Words, language_of, say
 
 KEYS = (
@@ -23,24 +24,14 @@ KEYS = (
 REPORT = "report.html"
 
 
-def meaning_in(schema: Mapping[str, Any], key: str) -> str:
-    """Return what the JSON Schema says of a key: for a bound, of its column as well."""
-    part, found = schema, []
-    for name in key.split("."):
-        choices = [part, *(part.get("anyOf") or ())]
-        part = next((one["properties"][name] for one in choices if name in one.get("properties", {})), {})
-        found.append(str(part.get("description", "")))
-    return "; ".join(text for text in found[1:] if text)
-
-
 def curate_words(folder: Path, out: Path, recipe: Path, keys: Mapping[str, str], more: str) -> list[str]:
     """Return the command's words.
 
     Raises:
         UserError: further keys that are none.
     """
-    set_keys = [f"{key}={value.strip()}" for key, value in keys.items() if value and value.strip()]
-    return ["curate", str(folder), "--output", str(out), "--config", str(recipe), *set_keys, *overrides(more)]
+    words = ["curate", str(folder), "--output", str(out), "--config", str(recipe), "--metrics-port", "0"]
+    return [*words, *keys_set(keys), *overrides(more)]
 
 
 def build_curate(commands: Commands, i18n: Words) -> list[Opened]:
@@ -71,12 +62,13 @@ def build_curate(commands: Commands, i18n: Words) -> list[Opened]:
                 go = gr.Button(i18n("start_curate"), variant="primary", elem_id="curate-go", min_width=120)
                 stop = gr.Button(i18n("stop"), variant="stop", elem_id="curate-stop", min_width=90)
             told = gr.HTML("", elem_id="curate-told", padding=False)
-            report = gr.HTML("", elem_id="curate-report", padding=False)
+            funnel = gr.HTML("", elem_id="curate-funnel", padding=False)
             lines = gr.Textbox(
-                "", lines=18, max_lines=18, label=i18n("output"), elem_id="curate-lines", autoscroll=True
+                "", lines=12, max_lines=12, label=i18n("output"), elem_id="curate-lines", autoscroll=True
             )
+    report = gr.HTML("", elem_id="curate-report", padding=False)
 
-    def begin(request: gr.Request, *words: Any) -> Iterator[tuple[str, str, str]]:
+    def begin(request: gr.Request, *words: Any) -> Iterator[tuple[str, str, str, str]]:
         language = language_of(request.headers.get("accept-language"))
         where, which, called, further, *numbers = words
         try:
@@ -86,31 +78,50 @@ def build_curate(commands: Commands, i18n: Words) -> list[Opened]:
                 dict(zip(KEYS, numbers, strict=True)), further,
             )  # fmt: skip
         except UserError as error:
-            yield f'<p role="alert">{escape(str(error))}</p>', "", ""
+            yield f'<p role="alert">{escape(str(error))}</p>', "", "", ""
             return
         outputs.mkdir(parents=True, exist_ok=True)
         runs = commands.runs
-        for words_, text in started(runs, lambda: runs.start(f"curate {called}", read, commands.folder), language):
-            yield words_, text, link_of(out, language)
+        told = started(runs, lambda: runs.start(f"curate {called}", read, commands.folder), language)
+        yield from beside(told, out, language)
 
     events: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    go.click(begin, [folder, recipe, name, more, *keys.values()], [told, lines, report], concurrency_limit=4, **events)
+    go.click(
+        begin,
+        [folder, recipe, name, more, *keys.values()],
+        [told, lines, funnel, report],
+        concurrency_limit=4,
+        **events,
+    )
     stop.click(lambda: _interrupt(commands), None, None, queue=False, api_visibility="private")
 
-    def resume(request: gr.Request) -> Iterator[tuple[str, str]]:
+    def resume(request: gr.Request) -> Iterator[tuple[str, str, str, str]]:
         run = commands.runs.current
         if run is not None and run.name.startswith("curate "):
-            yield from follow_run(run, language_of(request.headers.get("accept-language")))
+            language = language_of(request.headers.get("accept-language"))
+            yield from beside(follow_run(run, language), outputs / run.name.removeprefix("curate "), language)
 
-    return [Opened(resume, [told, lines])]
+    return [Opened(resume, [told, lines, funnel, report])]
 
 
-def link_of(out: Path, language: str) -> str:
-    """Return the link to an output's report, nothing where there is none yet."""
+def beside(told: Iterable[tuple[str, str]], out: Path, language: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what is said of a run and its lines with its funnel as it grows, and at the end with its report."""
+    words, text, last = "", "", ""
+    for words, text in told:
+        last = funnel_html(live_funnel(text), language) or last
+        yield words, text, last, ""
+    yield words, text, funnel_html(final_funnel(out), language) or last, report_html(out, language)
+
+
+def report_html(out: Path, language: str) -> str:
+    """Return an output's report within the page, and a link to it; nothing where there is none yet."""
     if not (out / REPORT).is_file():
         return ""
-    words = escape(say("report", language))
-    return f'<p><a href="reports/{quote(out.name)}/{REPORT}" target="_blank" rel="noopener">{words}</a></p>'
+    words, address = escape(say("report", language)), f"reports/{quote(out.name)}/{REPORT}"
+    link = f'<p><a href="{address}" target="_blank" rel="noopener">{words}</a></p>'
+    # Another address each time, so that a report that was written again is loaded again.
+    changed = (out / REPORT).stat().st_mtime_ns
+    return f'{link}<iframe src="{address}?{changed}" title="{words}"></iframe>'
 
 
 def _interrupt(commands: Commands) -> None:

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from core.files import atomic_path, make_folder
+from sampling.pictures import first_of_sheet, write_image
 from serving.engine import Engine
 from serving.intake import Intake
 from serving.ledger import Job
 from serving.studio.runs import Runs
+
+THUMBNAIL_PX = 192
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Commands:
         recipes: files by name; the first is the default.
         configs: training configs by name.
         schema: JSON Schema of recipes, which explains the keys.
+        training: that of training configs.
     """
 
     runs: Runs
@@ -32,6 +38,7 @@ class Commands:
     recipes: Mapping[str, Path]
     configs: Mapping[str, Path]
     schema: Mapping[str, Any]
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,21 @@ class Desk:
         """Return a job's file where the page may send it from; None where there is none."""
         path = self.intake.ledger.result(job)
         return self.show(path) if path else None
+
+    def thumbnail(self, job: Job) -> str | None:
+        """Return a small picture of a job's result where the page may send it from; None where there is none."""
+        path = self.intake.ledger.result(job)
+        drawn = path.with_suffix(".png") if path else None  # beside a video its contact sheet, else the picture itself
+        if path is None or drawn is None or not drawn.is_file():
+            return None
+        place = self.shown / f"jobs-{job.job_id}" / "thumbnail.png"
+        if not place.is_file():
+            with Image.open(drawn, formats=("PNG",)) as image:
+                small = first_of_sheet(image) if path != drawn else image.copy()
+            small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            make_folder(place.parent)
+            write_image(small, place)
+        return str(place)
 
     def forget(self, job_id: str) -> None:
         """Remove a job and what of it is shown."""

@@ -101,7 +101,7 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
     offered = desk.intake.offered
     marks = [form.marks[name] for name in MARKED]
 
-    def generate(request: gr.Request, *words: Any) -> Iterator[dict[Any, Any]]:
+    def make(request: gr.Request, *words: Any) -> Iterator[dict[Any, Any]]:
         language = language_of(request.headers.get("accept-language"))
         try:
             values = values_of(list(words), offered.lora_names)
@@ -117,7 +117,7 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
         yield from follow(desk, form, results, job, language)
 
     go.click(
-        generate, form.inputs,
+        make, form.inputs,
         [*marks, results.status, results.preview, results.video, results.picture, results.settings, results.job,
          results.cancel],
         concurrency_limit=FOLLOWED_AT_ONCE, show_progress="hidden", api_visibility="private",
@@ -157,7 +157,7 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
     watched = [
         form.plain[name]
         for name in ("width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "sampler",
-                     "segments", "length", "overlap", "seed")
+                     "segments", "length", "overlap", "prompts", "seed")
     ]  # fmt: skip
     gr.on(
         [control.change for control in (*watched, *form.loras.values())], comes_to, form.inputs, [*marks, form.facts],
@@ -222,6 +222,20 @@ def _connect_pictures(desk: Desk, form: Form) -> None:
 
     form.show_map.click(
         show_map, [form.media["control"], form.plain["control_kind"]], [form.map_shown, form.marks["control"]],
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+
+    def to_draw(*pictures: str | None) -> Any:
+        path = next((one for one in pictures if one), None)
+        try:
+            picture = picture_of(path)
+        except UserError as error:
+            return gr.skip(), gr.skip(), gr.skip(), marks_of("trajectory", str(error))["trajectory"]
+        return picture, picture, [], ""
+
+    form.to_draw.click(
+        to_draw, [form.media[name] for name in ("image", "reference", "video")],
+        [form.drawn, form.drawn_from, form.paths, form.marks["trajectory"]],
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import gradio as gr
 from sampling.request import AS_IS
 from sampling.settings_file import settings_within
 from serving.ledger import Job
-from serving.studio.controls import Form
+from serving.studio.controls import UPLOAD_PX, Form
 from serving.studio.desk import Desk, Opened
 from serving.studio.form import PLAIN, Values, text_of, values_of_job, values_of_settings
 from serving.studio.marks import MARKED, no_marks
@@ -38,7 +38,7 @@ def build_history(desk: Desk, i18n: Words, form: Form, tabs: Any) -> list[Opened
         remove = gr.Button(i18n("remove"), variant="stop", elem_id="remove", min_width=90)
     told = gr.HTML("", elem_id="history-told", padding=False)
     facts = gr.JSON(None, label=i18n("settings"), elem_id="history-settings", max_height=260)
-    dropped = gr.File(label=i18n("drop"), file_types=[".mp4", ".png"], height=110, elem_id="dropped")
+    dropped = gr.File(label=i18n("drop"), file_types=[".mp4", ".png"], height=UPLOAD_PX, elem_id="dropped")
     with gr.Row():
         sides = []
         for side in ("left", "right"):
@@ -51,12 +51,9 @@ def build_history(desk: Desk, i18n: Words, form: Form, tabs: Any) -> list[Opened
 
     def show() -> tuple[Any, list[str], None]:
         made = [job for job in jobs.newest_first() if job.status == "completed"][:MOST_SHOWN]
-        items = [(thumbnail, _caption(job)) for job in made if (thumbnail := thumbnail_of(desk, job))]
-        return (
-            gr.update(value=items, selected_index=None),
-            [job.job_id for job in made if thumbnail_of(desk, job)],
-            None,
-        )
+        drawn = [(job, thumbnail) for job in made if (thumbnail := desk.thumbnail(job))]
+        items = [(thumbnail, _caption(job)) for job, thumbnail in drawn]
+        return gr.update(value=items, selected_index=None), [job.job_id for job, _ in drawn], None
 
     look.click(show, None, [gallery, names, chosen], api_visibility="private", queue=False)
 
@@ -131,13 +128,6 @@ def build_history(desk: Desk, i18n: Words, form: Form, tabs: Any) -> list[Opened
 
     remove.click(forget, chosen, [gallery, names, chosen], api_visibility="private")
     return [Opened(show, [gallery, names, chosen])]
-
-
-def thumbnail_of(desk: Desk, job: Job) -> str | None:
-    """Return a small picture of a job's result: its contact sheet, or itself; None where there is none."""
-    path = desk.intake.ledger.result(job)
-    picture = path.with_suffix(".png") if path else None
-    return desk.show(picture) if picture is not None and picture.is_file() else None
 
 
 def _caption(job: Job) -> str:

@@ -7,8 +7,8 @@ from core.sanitize import printable, without_secrets
 
 MARKED = (
     "model", "prompt", "negative_prompt", "seed", "size", "num_frames", "fps", "num_inference_steps", "guidance_scale",
-    "sampler", "image", "end_image", "video", "strength", "mask", "segments", "length", "overlap", "loras", "control",
-    "control_kind", "control_scale", "reference", "camera", "camera_speed", "trajectory", "general",
+    "sampler", "image", "end_image", "video", "strength", "mask", "segments", "length", "overlap", "prompts", "loras",
+    "control", "control_kind", "control_scale", "reference", "camera", "camera_speed", "trajectory", "general",
 )  # fmt: skip
 """fields that have a place for a mark, and that for errors of no field"""
 ALSO = {
@@ -38,5 +38,5 @@ def no_marks() -> Mapping[str, str]:
 
 
 def _short(problem: str) -> str:
-    """Return a message without the dashes of the command line's flag that it begins with."""
-    return problem.removeprefix("--")
+    """Return a message without the dashes of the flag that it begins with, and without backticks around names."""
+    return problem.removeprefix("--").replace("`", "")

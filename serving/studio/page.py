@@ -22,7 +22,15 @@ CSS = """
 .status { margin: 4px 2px; overflow-wrap: anywhere; }
 #status progress { width: 100%; }
 #preview img.preview { max-width: 100%; border-radius: 6px; display: block; }
+#curate-report iframe { width: 100%; height: 80vh; border: 1px solid var(--border-color-primary); border-radius: 6px; }
+#gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 150px)) !important; }
+#curate-lines textarea, #train-lines textarea { font: 12px/1.5 ui-monospace, monospace; white-space: pre; }
+.funnel .bar { display: grid; grid-template-columns: 11em 1fr 4em; gap: 6px; align-items: center; margin: 2px; }
+.funnel .bar span { overflow-wrap: anywhere; } .funnel .bar span:last-child { text-align: right; }
+.funnel .bar b { height: .9em; min-width: 1px; border-radius: 3px; background: #2f7d4f; }
+.funnel .bar.lost b { background: #b3541e; }
 .wide { overflow-x: auto; } .wide td, .wide th { padding: 4px 10px; text-align: left; vertical-align: top; }
+@media (min-width: 769px) { #outcome { position: sticky; top: 8px; align-self: flex-start; } }
 @media (max-width: 480px) { .gradio-container { padding: 6px !important; } }
 """
 
@@ -76,6 +84,7 @@ def build_blocks(desk: Desk, i18n: Words) -> Any:
     import gradio as gr
 
     from serving.studio.curate import build_curate
+    from serving.studio.endpoint import add_endpoint
     from serving.studio.generate import build_generate
     from serving.studio.history import build_history
     from serving.studio.library import build_library
@@ -87,6 +96,7 @@ def build_blocks(desk: Desk, i18n: Words) -> Any:
             if has_model:
                 with gr.Tab(i18n("generate"), id="generate"):
                     form, _ = build_generate(desk, i18n)
+                    add_endpoint(desk)
                 with gr.Tab(i18n("library"), id="library") as tab:
                     _when_opened(tab, build_library(desk, i18n))
                 with gr.Tab(i18n("history"), id="history") as tab:

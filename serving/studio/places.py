@@ -1,8 +1,9 @@
 """Folders that the page may read from, names that it may write to, and words that it may pass to commands."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.errors import UserError
 from core.sanitize import printable
@@ -68,3 +69,18 @@ def overrides(text: str) -> list[str]:
     if len(found) > MOST_KEYS:
         raise UserError(f"more than {MOST_KEYS} lines", field="keys", fix="put them into a file of their own")
     return found
+
+
+def keys_set(values: Mapping[str, str]) -> list[str]:
+    """Return `key=value` of the controls that hold something."""
+    return [f"{key}={value.strip()}" for key, value in values.items() if value and value.strip()]
+
+
+def meaning_in(schema: Mapping[str, Any], key: str) -> str:
+    """Return what the JSON Schema says of a key: for a bound, of its column as well."""
+    part, found = schema, []
+    for name in key.split("."):
+        choices = [part, *(part.get("anyOf") or ())]
+        part = next((one["properties"][name] for one in choices if name in one.get("properties", {})), {})
+        found.append(str(part.get("description", "")))
+    return "; ".join(text for text in found[1:] if text)

@@ -26,12 +26,14 @@ class Tools:
         recipes: files by name; the first is the default.
         configs: training configs by name.
         schema: JSON Schema of recipes.
+        training: JSON Schema of training configs.
     """
 
     roots: tuple[Path, ...]
     recipes: Mapping[str, Path]
     configs: Mapping[str, Path]
     schema: Mapping[str, Any]
+    training: Mapping[str, Any]
 
 
 def studio(
@@ -60,7 +62,7 @@ def studio(
         commands = None
         if tools is not None:
             roots = tuple(root.resolve() for root in tools.roots)
-            commands = Commands(runs, roots, folder, tools.recipes, tools.configs, tools.schema)
+            commands = Commands(runs, roots, folder, tools.recipes, tools.configs, tools.schema, tools.training)
         shown = folder / "shown"
         make_folder(shown)
         desk = Desk(intake, engine, shown, commands)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sampling.settings_file import is_place, without_places
 from serving.ledger import Job
 from serving.studio.texts import say
-from serving.wire import is_place
 
 PREVIEW_PX = 256
 """height of a preview, to which latents are magnified"""
@@ -80,8 +80,4 @@ def table_html(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without the paths of this machine."""
-    return {
-        name: str(value).rpartition("/")[2] if is_place(name, value) else value
-        for name, value in settings.items()
-        if name not in ("loras", "request_id")
-    }
+    return {name: value for name, value in without_places(settings).items() if name not in ("loras", "request_id")}

@@ -76,6 +76,11 @@ TEXTS: Mapping[str, Text] = {
     "length_help": Text("In all, in place of segments.", "总帧数，可代替段数。"),
     "overlap": Text("Overlap (frames)", "重叠（帧）"),
     "overlap_help": Text("Frames that segments share.", "相邻段共享的帧数。"),
+    "prompts": Text("Prompts of its stretches", "分段提示词"),
+    "prompts_help": Text(
+        "One a line, in place of the prompt above; `49 | a red disc` holds for 49 frames, to the nearest segment.",
+        "每行一个，取代上面的提示词；“49 | 红色圆盘”表示持续 49 帧，分界取最近的段边界。",
+    ),
     "steer": Text("Control, camera, trajectory, reference", "控制、镜头、轨迹、参考"),
     "steer_help": Text("Each needs a model that sees it: {}", "均需相应模型：{}"),
     "control": Text("Control map, or footage that one is made of", "控制图，或用于生成控制图的素材"),
@@ -92,6 +97,7 @@ TEXTS: Mapping[str, Text] = {
     "trajectory": Text("Points as a file (JSON or CSV)", "轨迹点文件（JSON 或 CSV）"),
     "drawn": Text("Click on the picture, point after point", "在图上逐点点击绘制轨迹"),
     "new_path": Text("Begin another path", "新轨迹"),
+    "to_draw": Text("Show the first frame to draw on", "显示首帧以绘制"),
     "clear_paths": Text("Clear", "清除"),
     "loras": Text("LoRAs", "LoRA"),
     "lora_help": Text("0: not used.", "0 表示不使用。"),
@@ -147,6 +153,7 @@ TEXTS: Mapping[str, Text] = {
     "stop": Text("Stop", "停止"),
     "output": Text("Output", "输出"),
     "report": Text("Open the report", "打开报告"),
+    "rejected_by": Text("Rejected, by the first rule that does", "按首个拒绝规则统计"),
     # train
     "config": Text("Config", "配置"),
     "data": Text("Data: an output of Curate", "数据：筛选输出"),

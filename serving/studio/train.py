@@ -1,6 +1,7 @@
 """The tab Train: a config and an output of curate, the plan before, then training with its loss as it falls."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -13,10 +14,21 @@ from core.errors import UserError
 from core.files import read_bounded
 from serving.studio.desk import Commands, Desk, Opened
 from serving.studio.lines import follow_run, started
-from serving.studio.places import named, overrides, readable
+from serving.studio.places import keys_set, meaning_in, named, overrides, readable
 from serving.studio.runs import Run
 from serving.studio.texts import Words, language_of
 
+KEYS = (
+    "train.steps", "train.learning_rate", "lora.rank", "buckets.tokens_per_micro_batch", "watch.sample_every",
+    "watch.checkpoint_every", "model.base", "model.vae",
+)  # fmt: skip
+"""of a config, which have a control; all others are written as `key=value`"""
+LOSSES = {
+    "train": re.compile(r"(?!gradient_norm|learning_rate|epoch|step|what|skipped_steps)(?!.*_(?:s|percent|gb)$).+"),
+    "validation": re.compile(r"noise_[\d.]+|l1|.*_loss"),
+}
+"""names of losses among a line's numbers, by what it tells of: in training each network has one under its name"""
+NO_LOSS = re.compile(r"(?!)")
 MOST_LOG_BYTES = 64 << 20
 MOST_POINTS = 2000
 
@@ -31,14 +43,16 @@ def losses_of(log: Path) -> pd.DataFrame:
     for line in lines:
         try:
             values = json.loads(line)
-            found = {key: float(value) for key, value in values.items() if key == "loss" or key.endswith("_loss")}
+            losses = LOSSES.get(values["what"], NO_LOSS)
+            found = {key: float(value) for key, value in values.items() if losses.fullmatch(key)}
             rows += [
                 {"step": int(values["step"]), "loss": v, "what": f"{values['what']} {k}"} for k, v in found.items()
             ]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     keep = rows[:: max(1, len(rows) // MOST_POINTS)]
-    return pd.DataFrame(keep, columns=["step", "loss", "what"])
+    # Types even of no rows: the page takes the axes of its plot from them.
+    return pd.DataFrame(keep, columns=["step", "loss", "what"]).astype({"step": int, "loss": float, "what": str})
 
 
 def newest_samples(run: Path) -> Path | None:
@@ -54,6 +68,14 @@ def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
             config = gr.Dropdown(list(commands.configs), label=i18n("config"), elem_id="train-config")
             data = gr.Dropdown([], value=None, allow_custom_value=True, label=i18n("data"), elem_id="train-data")
             where = gr.Textbox("", label=i18n("where"), elem_id="train-where")
+            keys: dict[str, Any] = {}
+            for pair in zip(KEYS[::2], KEYS[1::2], strict=True):
+                with gr.Row():
+                    for key in pair:
+                        keys[key] = gr.Textbox(
+                            "", max_lines=1, label=key, info=meaning_in(commands.training, key), min_width=140,
+                            elem_id=f"train-{key.replace('.', '-')}",
+                        )  # fmt: skip
             more = gr.Textbox("", lines=3, label=i18n("more_keys"), elem_id="train-keys")
             name = gr.Textbox("", label=i18n("run_name"), info=i18n("output_help"), elem_id="train-name", max_length=80)
         with gr.Column(min_width=320):
@@ -62,7 +84,7 @@ def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
                 go = gr.Button(i18n("start_train"), variant="primary", elem_id="train-go", min_width=110)
                 stop = gr.Button(i18n("stop"), variant="stop", elem_id="train-stop", min_width=90)
             told = gr.HTML("", elem_id="train-told", padding=False)
-            lines = gr.Textbox("", lines=14, max_lines=14, label=i18n("output"), elem_id="train-lines")
+            lines = gr.Textbox("", lines=14, max_lines=14, label=i18n("output"), elem_id="train-lines", autoscroll=True)
             plot = gr.LinePlot(
                 losses_of(Path()),
                 x="step",
@@ -74,14 +96,15 @@ def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
             )
             samples = gr.Image(None, label=i18n("samples"), visible=False, interactive=False, elem_id="train-samples")
 
-    def words_of(which: str, source: str, rows: str, further: str) -> list[str]:
+    def words_of(which: str, source: str, rows: str, further: str, *numbers: str) -> list[str]:
         words = [str(commands.configs[which]), "--data", str(readable(source, (*commands.roots, outputs)))]
-        return [*words, *([f"--where={rows}"] if rows and rows.strip() else []), *overrides(further)]
+        where = [f"--where={rows}"] if rows and rows.strip() else []
+        return [*words, *where, *keys_set(dict(zip(KEYS, numbers, strict=True))), *overrides(further)]
 
-    def show_plan(which: str, source: str, rows: str, further: str, request: gr.Request) -> Iterator[tuple[str, str]]:
+    def show_plan(which: str, request: gr.Request, *further: str) -> Iterator[tuple[str, str]]:
         language = language_of(request.headers.get("accept-language"))
         try:
-            words = ["plan", *words_of(which, source, rows, further)]
+            words = ["plan", *words_of(which, *further)]
         except UserError as error:
             yield f'<p role="alert">{escape(str(error))}</p>', ""
             return
@@ -89,15 +112,14 @@ def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
         yield from started(runs, lambda: runs.start(f"plan {which}", words, commands.folder), language)
 
     events: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
-    plan.click(show_plan, [config, data, where, more], [told, lines], **events)
+    asked = [config, data, where, more, *keys.values()]
+    plan.click(show_plan, asked, [told, lines], **events)
 
-    def begin(
-        which: str, source: str, rows: str, further: str, called: str, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
+    def begin(called: str, which: str, request: gr.Request, *further: str) -> Iterator[tuple[Any, ...]]:
         language = language_of(request.headers.get("accept-language"))
         try:
             run_folder = named(called, runs_folder)
-            words = ["train", *words_of(which, source, rows, further), "--output", str(run_folder)]
+            words = ["train", *words_of(which, *further), "--output", str(run_folder)]
         except UserError as error:
             yield f'<p role="alert">{escape(str(error))}</p>', "", gr.skip(), gr.skip()
             return
@@ -111,7 +133,7 @@ def build_train(desk: Desk, commands: Commands, i18n: Words) -> list[Opened]:
         shown = gr.skip() if sheet is None else gr.update(value=desk.show(sheet), visible=True)
         return losses_of(run_folder / "log.jsonl"), shown
 
-    go.click(begin, [config, data, where, more, name], [told, lines, plot, samples], **events)
+    go.click(begin, [name, *asked], [told, lines, plot, samples], **events)
 
     def interrupt() -> None:
         if commands.runs.current is not None:

@@ -17,7 +17,7 @@ from served import QUICK, Served, serve
 
 from sampling.files import write_sample
 from sampling.model import open_model
-from sampling.request import Request
+from sampling.request import Request, SegmentPrompt
 from sampling.settings_file import settings_within
 
 
@@ -232,6 +232,62 @@ def test_many_clients_find_a_full_queue_and_none_is_lost(server: Served) -> None
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in full)
     server.client.post(f"/v1/videos/{long}/cancel")
     assert [server.ended(name)["status"] for name in taken] == ["completed"] * 8
+
+
+def test_pictures_are_taken_all_or_none(server: Served) -> None:
+    long = server.client.post("/v1/videos", json=QUICK | {"num_inference_steps": 1000, "seed": 2}).json()["id"]
+    while server.client.get(f"/v1/videos/{long}").json()["status"] != "in_progress":
+        pass
+    waiting = [server.client.post("/v1/videos", json=QUICK | {"seed": 2000 + n}).json()["id"] for n in range(6)]
+    known = server.client.get("/v1/videos", params={"limit": 100}).json()["data"]
+    pictures = {"prompt": "a disc", "size": "48x48", "num_inference_steps": 2, "seed": 900}
+    refused = server.client.post("/v1/images/generations", json=pictures | {"n": 3})
+    assert "queue is full" in fault(refused, 429)["message"] and int(refused.headers["retry-after"]) >= 1
+    assert fault(server.client.post("/v1/images/generations", json=pictures | {"n": 9}), 400)["param"] == "n"
+    after = server.client.get("/v1/videos", params={"limit": 100}).json()["data"]
+    assert [job["id"] for job in after] == [job["id"] for job in known], "of three that do not fit, none is taken"
+    for name in (long, *waiting):
+        server.client.post(f"/v1/videos/{name}/cancel")
+    assert len(server.client.post("/v1/images/generations", json=pictures | {"n": 3}).json()["data"]) == 3
+
+
+def test_a_long_video_has_a_prompt_for_each_stretch(server: Served, pipeline: Path, tmp_path: Path) -> None:
+    parts = [{"prompt": "a red disc", "num_frames": 9}, {"prompt": "a blue square", "num_frames": 8}]
+    asked = {name: value for name, value in QUICK.items() if name != "prompt"} | {"prompts": parts, "overlap": 1}
+    job = server.ended(server.client.post("/v1/videos", json=asked | {"seed": 5}).json()["id"])
+    assert (job["status"], job["prompt"], job["settings"]["segments"]) == ("completed", "a red disc", 2)
+    content = server.client.get(f"/v1/videos/{job['id']}/content").content
+    form = {name: str(value) for name, value in asked.items()} | {"seed": "5", "prompts": json.dumps(parts)}
+    assert server.client.post("/v1/videos/sync", data=form).content == content
+    lines = ["9 | a red disc", "8 | a blue square"]
+    assert server.client.post("/v1/videos/sync", json=asked | {"seed": 5, "prompts": lines}).content == content
+    words = tuple(SegmentPrompt(part["prompt"], part["num_frames"]) for part in parts)
+    torch.set_num_threads(1)
+    ours = open_model(pipeline).sample(
+        Request("", prompts=words, width_px=48, height_px=48, num_frames=9, overlap=1, steps=2, seed=5)
+    )
+    write_sample(ours, tmp_path / "ours.mp4")
+    assert (tmp_path / "ours.mp4").read_bytes() == content
+    for wrong, status in (
+        ([{"prompt": "a", "num_frames": 9}, {"prompt": "b"}], 400),
+        ([{"text": "a"}], 422),
+        ("a", 422),
+    ):
+        assert fault(server.client.post("/v1/videos", json=QUICK | {"prompts": wrong}), status)["param"].startswith(
+            "prompts"
+        )
+
+
+def test_files_say_nothing_of_where_they_were_made(server: Served, pipeline: Path, tmp_path: Path) -> None:
+    first = picture(tmp_path / "first.png")
+    job = server.client.post("/v1/videos", json=QUICK | {"image": data_url(first), "seed": 31}).json()
+    assert server.ended(job["id"])["status"] == "completed"
+    for variant in ("video", "thumbnail"):
+        content = server.client.get(f"/v1/videos/{job['id']}/content", params={"variant": variant}).content
+        assert not any(place.encode() in content for place in (str(pipeline.parent), str(tmp_path), "/tmp", job["id"]))
+    (tmp_path / "a.mp4").write_bytes(server.client.get(f"/v1/videos/{job['id']}/content").content)
+    made = settings_within(tmp_path / "a.mp4")
+    assert made["model"] == "tiny" and "/" not in made["image"]
 
 
 def test_the_description_tells_what_is_taken(server: Served) -> None:

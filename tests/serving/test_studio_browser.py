@@ -1,25 +1,26 @@
 """The studio in a headless Chromium over tiny pipelines: what people do on the page, and what comes of it."""
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from browser import PHONE, chromium, watched
+from browser import PHONE, chromium
+from clips import CLIPS, write_clips
 from PIL import Image
 from pipelines import moving, picture, write_pipeline
+from runs import rows_of
 from served import Served, studio
+from studio_page import PATIENCE_MS, ask, asked_for, choose_model, fill, go, newest, opened, visit
+
+from serving.studio.train import losses_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytest.importorskip("gradio", reason="no gradio: pip install 'selects-video[studio]'")
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 90_000
-OF_GRADIO = ("WARN ", "Method not implemented", "[.WebGL", "    at ")
-"""with which remarks begin that Gradio's plots, uploads and editor make on themselves"""
 
 
 @pytest.fixture(scope="module")
@@ -42,49 +43,8 @@ def browser():
         yield found
 
 
-def opened(browser: "Browser", server: Served, **context: Any):
-    return watched(browser, address=server.address, quiet=OF_GRADIO, **context)
-
-
-def visit(page: "Page", server: Served) -> None:
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(server.address)
-    page.wait_for_selector("#facts .note")
-
-
-def fill(page: "Page", **values: str) -> None:
-    for name, text in values.items():
-        page.fill(f"#field-{name} :is(input, textarea)", text)
-
-
-def ask(page: "Page", **values: str) -> None:
-    """Fill in a request that takes moments, with some values more."""
-    quick = {"prompt": "a red disc", "width": "48", "height": "48", "num_frames": "9", "num_inference_steps": "2"}
-    fill(page, **quick | {"seed": "7"} | values)
-
-
-def go(page: "Page", server: Served) -> dict:
-    """Press the button, and return the job once the page shows how it ended."""
-    known = {job["id"] for job in server.client.get("/v1/videos?limit=100").json()["data"]}
-    page.click("#go")
-    page.wait_for_function(
-        "known => !known.includes(document.querySelector('#status [data-job]')?.dataset.job)"
-        " && document.querySelector('#status [data-status=completed]')",
-        arg=sorted(known),
-    )
-    return newest(server)
-
-
-def newest(server: Served) -> dict:
-    return server.client.get("/v1/videos").json()["data"][0]
-
-
 def file_of(server: Served, video_id: str) -> bytes:
     return server.client.get(f"/v1/videos/{video_id}/content").content
-
-
-def asked_for(folder: Path, video_id: str) -> dict:
-    return json.loads((folder / "data" / "jobs" / video_id / "job.json").read_text())["asked"]
 
 
 def tab(page: "Page", name: str) -> None:
@@ -153,8 +113,7 @@ def test_a_mask_painted_with_the_mouse_reaches_the_model(browser, server, folder
     moving(tmp_path / "clip.mp4", size=96)
     with opened(browser, server) as page:
         visit(page, server)
-        page.click("#field-model input")
-        page.get_by_role("option", name="inpaint").click()
+        choose_model(page, "inpaint")
         ask(page)
         page.get_by_text("From a video, with a mask").click()
         page.set_input_files("#field-video input[type=file]", tmp_path / "clip.mp4")
@@ -226,15 +185,57 @@ def test_a_folder_is_curated_with_its_lines_and_its_report(browser, server, fold
         page.keyboard.press("Enter")
         page.fill("#more-keys textarea", "rules={}\nshots.min_s=0.5")
         page.click("#curate-go")
+        page.wait_for_selector("#curate-funnel .funnel[data-live=yes] .bar")
         page.wait_for_selector("#curate-told [data-code]")
         assert page.get_attribute("#curate-told [data-code]", "data-code") == "0", page.input_value(
             "#curate-lines textarea"
         )
         assert "accepted" in page.input_value("#curate-lines textarea")
+        page.wait_for_selector("#curate-funnel .funnel[data-live=no]")
+        rows = rows_of(folder / "data" / "curated" / "films").values()
+        accepted = sum(row["status"] == "accepted" for row in rows)
+        shown = page.get_attribute("#curate-funnel .bar[data-name=accepted]", "data-count")
+        assert accepted and shown == str(accepted)
+        report = page.frame_locator("#curate-report iframe")
+        report.locator("#total-accepted").wait_for()
+        assert report.locator("#total-accepted").inner_text() == str(accepted), "the report within the page"
         link = page.get_attribute("#curate-report a", "href")
         answer = server.client.get(f"/{link}")
         assert answer.status_code == 200 and "<html" in answer.text
         assert server.client.get("/reports/films/recipe.yaml").status_code == 404
+
+
+def test_training_is_planned_started_and_stopped_with_its_loss_and_samples(browser, server, folder) -> None:
+    clips = write_clips(folder / "clips", dict(list(CLIPS.items())[:2]), num_frames=9)
+    with opened(browser, server) as page:
+        visit(page, server)
+        tab(page, "Train")
+        page.click("#train-config input")
+        page.get_by_role("option", name="train_tiny", exact=True).click()
+        page.fill("#train-data input", str(clips))
+        page.keyboard.press("Enter")
+        page.fill("#train-model-vae :is(input, textarea)", str(folder / "tiny" / "vae"))
+        page.fill("#train-train-steps :is(input, textarea)", "many")
+        page.click("#train-plan")
+        page.wait_for_selector("#train-told [data-code='2']")
+        assert "train.steps" in page.input_value("#train-lines textarea"), "the wrong key is told"
+        page.fill("#train-train-steps :is(input, textarea)", "100000")
+        page.fill("#train-watch-sample_every :is(input, textarea)", "5")
+        page.fill("#train-keys textarea", "watch.log_every=1\nwatch.sample_steps=2\nwatch.prompts=[a red disc]")
+        page.click("#train-plan")
+        page.wait_for_selector("#train-told [data-code='0']")
+        plan = page.input_value("#train-lines textarea")
+        assert "100,000" in plan or "100000" in plan
+        assert not (folder / "data" / "runs").exists(), "a plan writes nothing"
+        page.fill("#train-name :is(input, textarea)", "disc")
+        page.click("#train-go")
+        page.wait_for_selector("#train-samples img", timeout=4 * PATIENCE_MS)
+        page.wait_for_selector("#train-loss svg:has-text('train transformer')")
+        assert page.locator("#train-told [data-code]").count() == 0, "all of it while it goes on"
+        page.click("#train-stop")
+        page.wait_for_selector("#train-told [data-code]")
+        losses = losses_of(folder / "data" / "runs" / "disc" / "log.jsonl")
+        assert len(losses) >= 5 and losses["loss"].notna().all()
 
 
 def test_nothing_but_what_is_shown_is_sent(server, folder) -> None:

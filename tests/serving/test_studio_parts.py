@@ -24,14 +24,17 @@ from serving.faults import ApiError
 from serving.ledger import Job
 from serving.offered import Offered
 from serving.studio import texts
-from serving.studio.curate import KEYS, curate_words, meaning_in
+from serving.studio.curate import KEYS, curate_words
 from serving.studio.form import PLAIN, blank, request_of_form, text_of, values_of_job, values_of_settings
+from serving.studio.funnel import final_funnel, funnel_html, live_funnel
 from serving.studio.marks import MARKED, marks_of, place_of
 from serving.studio.painting import mask_of, trajectory_of, with_point
-from serving.studio.places import named, overrides, readable
+from serving.studio.places import meaning_in, named, overrides, readable
 from serving.studio.reports import file_of
 from serving.studio.runs import Runs
 from serving.studio.showing import differences, preview_html, shareable
+from serving.studio.train import KEYS as TRAIN_KEYS
+from serving.studio.train import losses_of
 from serving.wire import VideoRequest, asked_of, request_of
 
 ASKED = st.fixed_dictionaries(
@@ -189,13 +192,74 @@ def test_further_keys_cannot_be_options() -> None:
         with pytest.raises(UserError):
             overrides(text)
     words = curate_words(Path("/in"), Path("/out"), Path("/r.yaml"), {"rules.motion.min": " 2 ", "shots.min_s": ""}, "")
-    assert words == ["curate", "/in", "--output", "/out", "--config", "/r.yaml", "rules.motion.min=2"]
+    assert words == [
+        "curate",
+        "/in",
+        "--output",
+        "/out",
+        "--config",
+        "/r.yaml",
+        "--metrics-port",
+        "0",
+        "rules.motion.min=2",
+    ]
+
+
+def test_losses_are_told_apart_from_other_numbers_of_a_log(tmp_path: Path) -> None:
+    lines = [
+        {"step": 1, "what": "train", "transformer": 1.5, "gradient_norm": 1.2, "gradient_norm_discriminator": 2.0,
+         "samples_per_s": 4.2, "step_s": 0.4, "data_wait_percent": 0.1, "memory_gb": 1.2, "mfu_percent": 3.1,
+         "skipped_steps": 0.0, "learning_rate": 2e-05, "epoch": 1.0},
+        {"step": 1, "what": "train", "vae": 0.5, "discriminator": 0.75},
+        {"step": 2, "what": "validation", "noise_0.25": 0.7, "psnr_db": 21.0, "aesthetic": 5.0, "reward_loss": 0.2},
+        {"step": 3, "what": "train", "transformer": None}, {"what": "train"},
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{torn")
+    found = losses_of(tmp_path / "log.jsonl")
+    assert found.values.tolist() == [
+        [1, 1.5, "train transformer"], [1, 0.5, "train vae"], [1, 0.75, "train discriminator"],
+        [2, 0.7, "validation noise_0.25"], [2, 0.2, "validation reward_loss"],
+    ]  # fmt: skip
+    empty = losses_of(tmp_path / "none")
+    assert len(empty) == 0 and empty.dtypes.equals(found.dtypes), "a plot of nothing has the axes of the later one"
+
+
+def test_the_funnel_is_read_from_a_runs_own_metrics() -> None:
+    from core.metrics import Metrics, serving_metrics
+    from core.progress import Done, Tally
+
+    tally, metrics = Tally(), Metrics()
+    tally.add(Done("analyse", rows=5, rejects={"motion:low": 2, 'odd"name\\': 1}))
+    metrics.watch(tally)
+    with serving_metrics(0, metrics) as port:
+        found = live_funnel(f"loading\nmetrics at http://127.0.0.1:{port}/metrics\nmore")
+        assert found is not None
+        assert found.steps == {"analyse": 5} and found.rejects["motion:low"] == 2 and found.is_live
+        assert live_funnel(f"see http://127.0.0.1:{port}/metrics") is None, "a line of its own alone"
+    assert live_funnel(f"metrics at http://127.0.0.1:{port}/metrics") is None, "the run has ended"
+    assert live_funnel("metrics at http://169.254.169.254:80/metrics") is None
+    page = funnel_html(found, "en")
+    assert 'data-live="yes"' in page and 'data-name="motion:low" data-count="2"' in page
+    assert funnel_html(None, "en") == ""
+
+
+def test_the_funnel_of_an_output_counts_its_table(tmp_path: Path) -> None:
+    from browser import a_row, default_recipe, write_rows
+
+    recipe = default_recipe()
+    rows = [a_row(recipe, number, motion=motion) for number, motion in enumerate((None, 5.0))]
+    out = write_rows(tmp_path / "out", recipe, rows)
+    found = final_funnel(out)
+    assert found is not None
+    assert dict(found.steps) == {"rejected": 2} and sum(found.rejects.values()) == 2 and not found.is_live
+    assert final_funnel(tmp_path / "none") is None
 
 
 def test_keys_with_a_control_are_explained_by_the_schema() -> None:
-    from cli.schemas import recipe_schema
+    from cli.schemas import recipe_schema, training_schema
 
-    schema = recipe_schema()
+    schema, training = recipe_schema(), training_schema()
+    assert all(meaning_in(training, key) for key in TRAIN_KEYS)
     assert all(meaning_in(schema, key) for key in KEYS)
     assert meaning_in(schema, "rules.motion.min") != meaning_in(schema, "rules.sharpness.min")
 
