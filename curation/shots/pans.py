@@ -19,8 +19,9 @@ MIN_MATCH = 0.82
 FAR, FAR_THROUGH, FAR_AROUND = 0.4, 0.25, 0.8
 """A pan goes so far within the range, in widths of the picture; where it goes through a flat part, in which nothing is
 seen to move, so far, and with what lies around the range so far in all."""
-SAME_MATCH = 0.7
-"""What lies within the range before and after the movement is one picture each: what both its ends show correlates."""
+SAME_MATCH, CALM_FRAMES = 0.7, 6
+"""What lies within the range before and after the movement is one picture each: what both its ends show correlates.
+Fewer frames hold no transition."""
 PUSH_MOST = 1.08
 """One shot that pushes another out goes as far as the picture is wide, with what the tracking errs; a pan any way."""
 MAX_SEAM, SEAM_LEVELS, SEAM_RATIO = 0.6, 8.0, 3.0
@@ -53,7 +54,8 @@ def is_pan(views: Sequence[View], boundary: Boundary) -> bool:
     ):
         return False
     around = ((begin, begin + moving[0]), (begin + moving[-1] + 1, last))
-    if any(follow(views[one].half, views[other].half).match < SAME_MATCH for one, other in around):
+    calm = [(views[one].half, views[other].half) for one, other in around if other - one >= CALM_FRAMES]
+    if any(follow(*ends).match < SAME_MATCH for ends in calm):
         return False
     moved = (abs(way) + _beyond(views, begin, -1, way) + _beyond(views, last, 1, way)) / width
     if goes_through:

@@ -19,6 +19,8 @@ and such a share of it."""
 CALM_SHARE, RESTLESS = 0.3, 0.25
 """Longer than such a share of the longest interruption, damaged frames change by such a share of the damage from one to
 the next; a short shot that is cut in is calm."""
+RANGE_SPARE_FRAMES = 1
+"""A range that was taken for a fade may begin so much before the interruption, and end so much after it."""
 BRIGHTER_LEVELS = 12.0
 """A flash is so much brighter than the frames around it."""
 CONFIDENCE = 0.9
@@ -56,6 +58,8 @@ def _interruption(views: Sequence[View], start: int, end: int, reach: int) -> Bo
     def change(one: int, other: int) -> float:
         return evidence.change(views[one], views[other])
 
+    spare = RANGE_SPARE_FRAMES if end > start else 0
+    start, end = start + spare, max(end - spare, start + spare)
     for length in range(reach, max(end - start, 1) - 1, -1):
         for first in range(max(1, end - length), min(start, len(views) - 1 - length) + 1):
             after = first + length
