@@ -67,11 +67,8 @@ def follow(one: np.ndarray, other: np.ndarray) -> Shift:
     products = sliding.along_diagonals((pictures[0].T @ pictures[1])[None])[0, width + right]
     begins, shown = (np.maximum(0, -right), np.maximum(0, right)), width - np.abs(right)
     count = height * shown
-    sums, energies = [], []
-    for picture, begin in zip(pictures, begins, strict=True):
-        for values, kept in ((picture, sums), (picture * picture, energies)):
-            columns = np.concatenate([[0.0], np.cumsum(values.sum(axis=0), dtype=float)])
-            kept.append(columns[begin + shown] - columns[begin])
+    sums = [_shown(picture, begin, shown) for picture, begin in zip(pictures, begins, strict=True)]
+    energies = [_shown(picture**2, begin, shown) for picture, begin in zip(pictures, begins, strict=True)]
     floor = NOISE_VARIANCE * count
     common = products - sums[0] * sums[1] / count + floor
     powers = [energy - total**2 / count + floor for energy, total in zip(energies, sums, strict=True)]
@@ -80,3 +77,10 @@ def follow(one: np.ndarray, other: np.ndarray) -> Shift:
     unlike, unmoved = 1 - match[best], 1 - match[reach]
     is_clear = bool(unlike <= CLEAR * unmoved and unmoved >= LEAST_UNLIKE)
     return Shift(int(right[best]), float(match[best]), is_clear)
+
+
+def _shown(values: np.ndarray, begin: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Return the sums of (h, w) values over each of some ranges of columns: their first ones, and how many they are."""
+    columns = np.concatenate([[0.0], np.cumsum(values.sum(axis=0), dtype=float)])
+    sums: np.ndarray = columns[begin + shown] - columns[begin]
+    return sums
