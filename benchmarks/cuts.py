@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,19 +154,25 @@ def coarse_frames(path: Path) -> tuple[list[CoarseFrame], float]:
 
 def on_frames(marks: CutTruth, path: Path, frames: Sequence[CoarseFrame]) -> CutTruth:
     """Carry marks, which count frames of the first video stream, over to decoded frames by presentation time."""
+    place = carried(path, [frame.time_s for frame in frames])
+    ignore = tuple((place(start), place(end)) for start, end in marks.ignore)
+    return CutTruth(tuple(map(place, marks.hard)), ignore, tuple(map(place, marks.ambiguous)))
+
+
+def carried(path: Path, times_s: Sequence[float]) -> Callable[[int], int]:
+    """Return what gives, for a frame of a video's first stream, the index of the nearest of some times."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         pts = scan_packets(container, stream).pts
         marked_s = (pts - pts[0]) * float(stream.time_base or 0)
-    times_s = np.array([frame.time_s for frame in frames])
+    shown_s = np.array(times_s)
 
     def place(frame: int) -> int:
         step_s = marked_s[-1] / max(1, len(marked_s) - 1)
         time_s = marked_s[frame] if frame < len(marked_s) else marked_s[-1] + (frame - len(marked_s) + 1) * step_s
-        return int(np.abs(times_s - time_s).argmin())
+        return int(np.abs(shown_s - time_s).argmin())
 
-    ignore = tuple((place(start), place(end)) for start, end in marks.ignore)
-    return CutTruth(tuple(map(place, marks.hard)), ignore, tuple(map(place, marks.ambiguous)))
+    return place
 
 
 def read_truth(path: Path) -> dict[str, CutTruth]:

@@ -1,7 +1,7 @@
 """Stretches of real footage that hold one shot each, from the videos of any folder."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.cuts import carried
 from core.errors import MediaError, UserError
 from media.decode import whole_frames
 from media.probe import probe_video
@@ -65,12 +66,13 @@ def _stretches(path: Path, marks: dict[str, Any] | None) -> Iterator[Stretch]:
     fps = facts.fps or 25.0
     if fps < LEAST_FPS:
         return
-    pictures = []
+    pictures, times_s = [], []
     for frame in whole_frames(ToDecode(path, facts)):
         pictures.append(_fitted(frame.rgb(HEIGHT_PX)))
+        times_s.append(frame.time_s)
         if frame.time_s > 3 * LONGEST_S:
             break
-    ends = _flat(pictures) + (_stands_out(pictures) if marks is None else _marked(marks))
+    ends = _flat(pictures) + (_stands_out(pictures) if marks is None else left_out(marks, carried(path, times_s)))
     start = 0
     for low, high in [*sorted(ends), (len(pictures), len(pictures))]:
         if min(low, len(pictures)) - start >= SHORTEST_S * fps:
@@ -89,13 +91,15 @@ def _fitted(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(inner, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA)
 
 
-def _marked(marks: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return the half-open ranges of frames that no stretch may hold, by the marks of a video."""
-    exact = [at for name in ("hard", "ambiguous") for at in marks.get(name, ())]
+def left_out(marks: dict[str, Any], place: Callable[[int], int]) -> list[tuple[int, int]]:
+    """Return the half-open ranges of frames that no stretch may hold, by the marks of a video and where they lie."""
+    exact = [place(at) for name in ("hard", "ambiguous") for at in marks.get(name, ())]
     others = [name for name, value in marks.items() if name not in {"hard", "ambiguous", "ignore"} and _is_list(value)]
+    approximate = [place(at) for name in others for at in marks[name]]
     ranges = [(at - MARGIN_FRAMES, at + MARGIN_FRAMES) for at in exact]
-    ranges += [(at - APPROXIMATE_FRAMES, at + APPROXIMATE_FRAMES) for name in others for at in marks[name]]
-    return ranges + [(start - MARGIN_FRAMES, end + MARGIN_FRAMES) for start, end in marks.get("ignore", ())]
+    ranges += [(at - APPROXIMATE_FRAMES, at + APPROXIMATE_FRAMES) for at in approximate]
+    ignored = [(place(start), place(end)) for start, end in marks.get("ignore", ())]
+    return ranges + [(start - MARGIN_FRAMES, end + MARGIN_FRAMES) for start, end in ignored]
 
 
 def _is_list(value: object) -> bool:

@@ -34,8 +34,6 @@ SMALL_CELLS, SMALL_LEVELS, SMALL_RATIO = 6, 2.3, 3.8
 MOST_FILLED, LEAST_HEIGHT, MOST_ELSEWHERE = 0.61, 0.38, 2.3
 """Of the largest patch of pixels that changed: its share of the rectangle around it, this one's height as a share of
 the picture, and the pixels that changed everywhere, over those of the patch. Insets and titles fill rectangles."""
-INSET_FILLED, INSET_SIDE, INSET_ELSEWHERE = 0.85, 0.6, 0.12
-"""An inset fills so much of a rectangle, which is so wide and tall at most; so little changes elsewhere."""
 CHANGED_LEVELS = 10
 
 BREAK_LEVELS = 12.0
@@ -124,17 +122,6 @@ def _is_knock(old: View, new: View) -> bool:
     if evidence.is_unexplained(old, new, KNOCK_UNEXPLAINED):
         return False
     return abs(shift(old.half, new.half).right) >= KNOCK_PX
-
-
-def is_inset(old: View, new: View) -> bool:
-    """Return whether what changed is a filled rectangle, and nothing else: a picture in the picture, or a board."""
-    patch = _patch(old, new)
-    return (
-        patch is not None
-        and patch.filled >= INSET_FILLED
-        and patch.elsewhere <= 1.0 + INSET_ELSEWHERE
-        and (patch.wide <= INSET_SIDE and patch.tall <= INSET_SIDE)
-    )
 
 
 def _is_moved_thing(old: View, new: View) -> bool:

@@ -35,7 +35,7 @@ def left_unexplained(pictures: np.ndarray, one: np.ndarray, other: np.ndarray) -
     rest = width - shown
     energy, first, second = (_sums((part * part).sum(axis=-2)) for part in (pictures, one, other))
     # A product of columns x and y, summed over y - x.
-    with_one, with_other = (_along_diagonals(np.swapaxes(pictures, 1, 2) @ part) for part in (one, other))
+    with_one, with_other = (along_diagonals(np.swapaxes(pictures, 1, 2) @ part) for part in (one, other))
     still_one, still_other = (_sums(((pictures - part) ** 2).sum(axis=1)) for part in (one, other))
     moved_one = energy[:, rest] + first[width] - first[shown] - 2 * with_one[:, width + shown]
     moved_other = energy[:, [width]] - energy[:, rest] + second[shown] - 2 * with_other[:, shown]
@@ -48,7 +48,7 @@ def _sums(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((*values.shape[:-1], 1), values.dtype), np.cumsum(values, axis=-1)], axis=-1)
 
 
-def _along_diagonals(products: np.ndarray) -> np.ndarray:
+def along_diagonals(products: np.ndarray) -> np.ndarray:
     """Return the sums of (N, W, W) along y - x = -W, …, W: (N, 2 W + 1)."""
     count, width, _ = products.shape
     padded = np.zeros((count, width * (2 * width + 1)), products.dtype)

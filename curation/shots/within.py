@@ -4,11 +4,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from curation.shots import evidence, jumps
+from curation.shots import evidence, insets, pans
 from curation.shots.evidence import View
-from curation.shots.movement import shift
 from curation.shots.types import Boundary
 
 LONGEST_BREAK_S = 0.42
@@ -22,22 +19,15 @@ and such a share of it."""
 CALM_SHARE, RESTLESS = 0.3, 0.25
 """Longer than such a share of the longest interruption, damaged frames change by such a share of the damage from one to
 the next; a short shot that is cut in is calm."""
+RANGE_SPARE_FRAMES = 1
+"""A range that was taken for a fade may begin so much before the interruption, and end so much after it."""
 BRIGHTER_LEVELS = 12.0
 """A flash is so much brighter than the frames around it."""
 CONFIDENCE = 0.9
 """Share of the interruptions told that are some, on films edited by `benchmarks.edits`."""
 
-MIN_MATCH = 0.8
-"""Each picture of a pan is the one before, moved: their correlation."""
-FAR, FAR_THROUGH = 0.4, 0.8
-"""A pan goes so far, in widths of the picture; farther where it goes through a flat part of the scene."""
-PUSH_ERROR = 0.14
-"""One shot that pushes another out goes as far as the picture is wide, within such a share."""
 RELIT_UNEXPLAINED, HALF_UNEXPLAINED = 0.52, 0.35
 """Of a scene whose exposure changes, so much at most is unexplained by itself earlier; and by itself half way."""
-MAX_SEAM, SEAM_LEVELS, SEAM_RATIO = 0.68, 8.0, 3.0
-"""Share of the rows that step at one column: where two shots lie side by side, most do. A step is so large, and so many
-times the row's median."""
 
 
 def judged(views: Sequence[View], boundary: Boundary, reach: int) -> Boundary | None:
@@ -54,9 +44,9 @@ def judged(views: Sequence[View], boundary: Boundary, reach: int) -> Boundary | 
     start, end = boundary.start, boundary.end
     if end - start <= reach and (found := _interruption(views, start, end, reach)):
         return found
-    if boundary.kind == "flash" or (end - start >= 3 and (_is_pan(views, boundary) or _is_relit(views, boundary))):
+    if boundary.kind == "flash" or (end - start >= 3 and (pans.is_pan(views, boundary) or _is_relit(views, boundary))):
         return None
-    if boundary.kind == "jump" and start == end and jumps.is_inset(views[start - 1], views[start]):
+    if end - start <= 1 and boundary.kind in ("hard", "jump") and insets.is_inset(views[start - 1], views[end]):
         return None
     return boundary
 
@@ -68,6 +58,8 @@ def _interruption(views: Sequence[View], start: int, end: int, reach: int) -> Bo
     def change(one: int, other: int) -> float:
         return evidence.change(views[one], views[other])
 
+    spare = RANGE_SPARE_FRAMES if end > start else 0
+    start, end = start + spare, max(end - spare, start + spare)
     for length in range(reach, max(end - start, 1) - 1, -1):
         for first in range(max(1, end - length), min(start, len(views) - 1 - length) + 1):
             after = first + length
@@ -107,38 +99,6 @@ def _is_relit(views: Sequence[View], boundary: Boundary) -> bool:
         return False
     halfway = views[(boundary.start + boundary.end) // 2]
     return not any(evidence.is_unexplained(*pair, HALF_UNEXPLAINED) for pair in ((one, halfway), (halfway, other)))
-
-
-def _is_pan(views: Sequence[View], boundary: Boundary) -> bool:
-    """Return whether the frames around a range are one picture that moves one way, and not two side by side."""
-    if boundary.kind not in ("push", "wipe", "zoom", "fade_black", "fade_white"):
-        return False
-    start, end = boundary.start, boundary.end
-    steps = [shift(views[k].half, views[k + 1].half) for k in range(max(0, start - 1), min(end, len(views) - 1))]
-    way = sum(step.right for step in steps)
-    if not all(step.match >= MIN_MATCH and step.right * way >= -abs(way) for step in steps):
-        return False
-    width = views[start].half.shape[1]
-    moved = abs(sum(step.right for step in steps if step.is_clear)) / width
-    if moved < (FAR_THROUGH if boundary.kind.startswith("fade") else FAR):
-        return False
-    if boundary.kind != "push" or abs(moved - 1) > PUSH_ERROR:
-        return True
-    quarter = (end - start) // 4
-    return _seam(views[start + quarter : end - quarter]) <= MAX_SEAM
-
-
-def _seam(views: Sequence[View]) -> float:
-    """Return the share of the rows, or of the columns, that step at one place: median over frames, 0 to 1."""
-    found = []
-    for view in views:
-        shares = []
-        for luma in (view.luma.astype(np.float32), view.luma.T.astype(np.float32)):
-            steps = np.abs(luma[:, 2:] - luma[:, :-2])
-            least = np.maximum(SEAM_LEVELS, SEAM_RATIO * np.median(steps, axis=1, keepdims=True))
-            shares.append(float((steps > least).mean(axis=0)[4:-4].max()))
-        found.append(max(shares))
-    return float(np.median(found))
 
 
 def moved(boundary: Boundary, frames: int) -> Boundary:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.edits.decoys import DECOYS
 from benchmarks.edits.film import Event, Film, draw_film
-from benchmarks.edits.footage import HEIGHT_PX, WIDTH_PX, Stretch
+from benchmarks.edits.footage import HEIGHT_PX, MARGIN_FRAMES, WIDTH_PX, Stretch, left_out
 from benchmarks.edits.joins import JOINS
 from benchmarks.edits.score import Score, add
 from curation.shots.types import Boundary
@@ -55,6 +55,12 @@ def test_a_decoy_changes_frames_from_its_first_one_on(kind: str) -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(changed[30:], shot[30:], strict=False))
     if kind != "whip_pan":  # whose picture is enlarged from the beginning
         assert all(np.array_equal(a, b) for a, b in zip(changed[:30], shot[:30], strict=True))
+
+
+def test_marks_are_left_out_where_their_frames_lie_in_the_stream_decoded() -> None:
+    marks = {"hard": [202], "ignore": [[124, 150]], "note": "stream 0"}
+    near = MARGIN_FRAMES
+    assert left_out(marks, lambda frame: frame // 2) == [(101 - near, 101 + near), (62 - near, 75 + near)]
 
 
 def test_boundaries_are_matched_one_to_one() -> None:

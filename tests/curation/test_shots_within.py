@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.edits.decoys import DECOYS
+from curation.shots import evidence, within
 from curation.shots.divide import Divider
 from curation.shots.fused import Fused
 from curation.shots.split import Splitter
@@ -78,6 +79,15 @@ def test_damaged_frames_are_marked_and_are_no_cut(seed: int) -> None:
     found = _found(shot)
     assert [each.kind for each in found] == ["glitch"]
     assert abs(found[0].start - 50) <= 1 and abs(found[0].end - end) <= 1 and found[0].score is not None
+
+
+def test_grey_rows_that_were_taken_for_a_fade_are_damage_also_where_its_range_began_a_frame_early() -> None:
+    pictures = _drifting(5, 40)
+    for picture, top in zip(pictures[20:24], (10, 100, 20, 60), strict=True):
+        picture[top:] = (120, 135, 120)
+    views = evidence.views(_frames(pictures))[0]
+    found = within.judged(views, Boundary(19, 24, "fade_white", 0.9), 10)
+    assert found is not None and found.kind in NO_CUTS and (found.start, found.end) == (20, 24)
 
 
 @pytest.mark.parametrize("seed", range(3))
