@@ -101,7 +101,8 @@ class _Holder:
             raise LostError(f"{self._store.url}: the lease was lost to another process; run the same command again")
         if time.monotonic() - self._renewed_s > self._silence_s / 2:
             raise StoreError(
-                f"{self._store.url}: the lease could not be renewed in time; run the same command again", True
+                f"{self._store.url}: the lease could not be renewed in time; run the same command again",
+                is_transient=True,
             )
 
     def give_up(self) -> None:
