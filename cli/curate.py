@@ -12,7 +12,7 @@ from core.metrics import HOST, Metrics, serving_metrics
 from curation.engine.choice import is_worth_ray
 from curation.inputs.sources import look_for_sources
 from curation.output.folder import known_sources
-from curation.pipeline import curate
+from curation.pipeline import CurateSettings, curate
 
 HELP = "turn videos and images into training data"
 
@@ -49,7 +49,13 @@ def run(parsed: argparse.Namespace) -> int:
             port = stack.enter_context(serving_metrics(parsed.metrics_port, metrics))
             print(f"metrics at http://{HOST}:{port}/metrics", file=sys.stderr)
         outcome = curate(
-            found.sources, out, recipe, captioner, runner, retry_failed=parsed.retry_failed,
-            whole_process=True, passed_over=found.passed_over, watch=metrics.watch,
-        )  # fmt: skip
+            found.sources,
+            out,
+            recipe,
+            captioner,
+            runner,
+            CurateSettings(
+                retry_failed=parsed.retry_failed, whole_process=True, passed_over=found.passed_over, watch=metrics.watch
+            ),
+        )
     return print_outcome(out, recipe, outcome, as_json=parsed.json)

@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.storage.urls import is_url
 from curation.export import FORMATS, export
 from curation.export.chosen import Chosen
+from curation.export.how import ExportSettings
 from curation.output.folder import output_lock_if_free
 from curation.pipeline import need_table
 
@@ -38,7 +39,9 @@ def run(parsed: argparse.Namespace) -> int:
     with output_at(parsed.output, "previews", puts_back=True) as out:
         need_table(out)
         with output_lock_if_free(out):
-            result = export(out, parsed.format, absolute=parsed.absolute, kind=parsed.type, chosen=chosen)
+            result = export(
+                out, parsed.format, ExportSettings(absolute=parsed.absolute, kind=parsed.type, chosen=chosen)
+            )
     if parsed.json:
         print_json(dataclasses.asdict(result))
         return 0

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import av
@@ -15,14 +14,14 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard
 
-from core.limits import Limits
-from media.container import READ_ERRORS, USUAL_LIMITS, open_video, reason, stream_of
+from media.container import READ_ERRORS, open_video, reason, stream_of
 from media.decode import EARLY_SEEK_S, can_seek
 from media.packets import usual_step_s
 from media.sound_choice import MOST_CHANNELS
 from media.sound_joined import SOUND_STEP_S, JoinedPieces
+from media.stretch import Excerpt
 from media.timeline import Unwrapper
-from media.types import Heartbeat, SourceFacts, Span, no_heartbeat
+from media.types import SourceFacts
 
 RUN_UP_S = 0.5
 """Decoding begins so much ahead of a span: MP3 reaches back 9 frames, Opus converges within 80 ms."""
@@ -142,13 +141,11 @@ class SoundReader:
     What cannot be decoded is left out; `problem` says why, once something was.
     """
 
-    def __init__(
-        self, path: Path, facts: SourceFacts, span: Span, beat: Heartbeat = no_heartbeat, limits: Limits = USUAL_LIMITS
-    ):
+    def __init__(self, excerpt: Excerpt):
         """Open nothing yet."""
-        self._path, self._facts, self._span = path, facts, span
-        self._beat, self._limits = beat, limits
-        self._time_of = time_after_first_frame(facts)
+        self._path, self._facts, self._span = excerpt.path, excerpt.facts, excerpt.span
+        self._beat, self._limits = excerpt.beat, excerpt.limits
+        self._time_of = time_after_first_frame(excerpt.facts)
         self._tick_s = 0.0
         self.problem: str | None = None
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.geometry import Bucket
 from models.memory.live_memory import peak_bytes
 from models.memory.modes import place
-from models.memory.sampling_need import Need, PartNeed, sampling_need
+from models.memory.sampling_need import Need, PartNeed, SampledParts, sampling_need
 from models.text.qwen2_vl import Qwen2VLText, build_tiny, empty_text_encoder
 from models.transformers.conditioning import Conditioning
 from models.transformers.easyanimate_v5 import EasyAnimate
@@ -30,7 +31,9 @@ def need(transformer: torch.nn.Module, vae=None, encoder=None, frames: int = 9, 
         with torch.device("meta"):
             vae = build_vae(SMALL_VAE)
     values = {"text_tokens": 64, "half": False, **kwargs}
-    return sampling_need(FAMILY.shape(transformer), transformer, vae, encoder, frames, side, side, **values)
+    return sampling_need(
+        SampledParts(FAMILY.shape(transformer), transformer, vae, encoder), Bucket(frames, side, side), **values
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
