@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -135,6 +135,14 @@ def _anchor(first: Sequence[Timed[T]], rate_hz: int, tick_s: float) -> int:
     return round(sum(found) / len(found)) if found else 0
 
 
+class SoundPacket(NamedTuple):
+    """A packet, its time from the span's start in seconds, and the stream that it is of."""
+
+    packet: Packet
+    time_s: float
+    stream: AudioStream
+
+
 class SoundReader:
     """Reads the sound of one span of a source, decoding no more than the span and a short run-up.
 
@@ -178,11 +186,11 @@ class SoundReader:
                 is_first = False
                 yield Timed(time_s, samples.shape[1], Block(0, samples, frame.sample_rate, frame.layout.name))
 
-    def packets(self) -> Generator[tuple[Packet, float, AudioStream], None, None]:
+    def packets(self) -> Generator[SoundPacket, None, None]:
         """Read packets from the run-up on to the span's end, each with its time from the span's start in seconds."""
         for packet, time_s, stream in self._read():
             if packet is not None and time_s is not None:
-                yield packet, time_s, stream
+                yield SoundPacket(packet, time_s, stream)
 
     def _read(self) -> Iterator[tuple[Packet | None, float | None, AudioStream]]:
         """Read packets with their times where known; None at the end, while the file is still open."""
