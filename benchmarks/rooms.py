@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from core.packages import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE = "8860e5f"
 """the last commit of version 0.7"""
@@ -94,10 +96,8 @@ def returned_tuple(node: Function) -> int | None:
 def sources(commit: str) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each Python file of a commit, or of the working tree (`.`)."""
     if commit == ".":
-        listed = subprocess.run(
-            ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.split()
-        yield from ((name, (ROOT / name).read_text(encoding="utf-8")) for name in listed if (ROOT / name).is_file())
+        listed = [*ROOT.glob("*.py"), *(path for room in PACKAGES for path in sorted((ROOT / room).rglob("*.py")))]
+        yield from ((str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")) for path in listed)
         return
     packed = subprocess.run(
         ["git", "archive", "--format=tar", commit], cwd=ROOT, capture_output=True, check=True
