@@ -27,6 +27,7 @@ from core.files import atomic_folder, atomic_path
 from demo.footage import draw_demo
 from media.probe import probe_video
 from media.stream_copy import copy_streams
+from media.stretch import Excerpt
 from media.types import SourceFacts, Span
 
 SHARED_VIDEOS = Path(os.environ.get("SELECTS_SHARED", ROOT / ".." / "shared")) / "videos"
@@ -233,7 +234,10 @@ def _write(part: Part, codec: str, path: Path) -> None:
         span = Span(part.start_s, part.start_s + part.duration_s, 0, round(part.duration_s * fps))
         if min(facts.coded_width_px, facts.coded_height_px) == part.short_side_px and facts.rotation_deg == 0:
             with suppress(MediaError):
-                if copy_streams(Path(part.file), facts, span, path).span.duration_s >= LEAST_COPIED * part.duration_s:
+                if (
+                    copy_streams(Excerpt(Path(part.file), facts, span), path).span.duration_s
+                    >= LEAST_COPIED * part.duration_s
+                ):
                     return
     _encode(part, facts, codec, path)
 

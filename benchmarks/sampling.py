@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.denoise.first_block_cache import first_block_cache
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import SAMPLERS, make_scheduler
 from models.memory.modes import place
@@ -54,14 +54,10 @@ def sample(network: nn.Module, text: torch.Tensor, steps: int, guidance: float, 
     """Sample one text with its own noise."""
     scheduler = make_scheduler(OBJECTIVE.scheduler_config(), steps, name)
     return generate_latents(
-        FAMILY,
-        network,
-        scheduler,
-        Conditioning(text),
-        Conditioning(torch.zeros_like(text)),
+        Denoiser(FAMILY, network, scheduler),
+        Prompted(Conditioning(text), Conditioning(torch.zeros_like(text)), guidance),
         SHAPE,
-        steps,
-        guidance,
+        Course(steps),
         torch.Generator().manual_seed(3),
     )
 

@@ -39,7 +39,7 @@ from curation.engine.runners import InlineRunner
 from curation.inputs.sources import find_sources
 from curation.pipeline import curate
 from curation.recipe import resolve
-from evaluation.request import plan_evaluation
+from evaluation.request import Asked, plan_evaluation
 from evaluation.run import evaluate
 from models.vae.table import load_vae
 from models.vae.video_vae import decode_pixels, encode_pixels, scaling_factor_of
@@ -169,7 +169,7 @@ def metadata_of(folders: Sequence[Path], file: Path) -> Path:
 def distances(samples: Path, reference: Path, out: Path) -> dict[str, float]:
     """Return how far samples are from a reference by `evaluate`, in spreads of the reference."""
     default = CONFIGS / "default.yaml"
-    request = plan_evaluation([str(samples)], [], None, reference, out, default, TABLES, lambda _: None)
+    request = plan_evaluation(Asked([str(samples)], [], None, reference, out), default, TABLES, lambda _: None)
     found = evaluate(request, InlineRunner(), lambda _: None)
     assert not found.failed and not found.problems, (found.failed, found.problems)
     far = {score.column.name: score.wasserstein for score in found.scores}

@@ -17,7 +17,7 @@ from curation.engine.committing import CommittingRunner
 from curation.inputs.sources import look_for_sources
 from curation.output.folder import known_sources
 from curation.output.remote import RemoteOutput
-from curation.pipeline import curate
+from curation.pipeline import CurateSettings, curate
 
 HELP = "turn videos and images into training data"
 
@@ -63,9 +63,15 @@ def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) 
             port = stack.enter_context(serving_metrics(parsed.metrics_port, metrics))
             print(f"metrics at http://{HOST}:{port}/metrics", file=sys.stderr)
         outcome = curate(
-            found.sources, out, recipe, captioner, runner if remote is None else CommittingRunner(runner, remote),
-            retry_failed=parsed.retry_failed, whole_process=True, passed_over=found.passed_over, watch=metrics.watch,
-        )  # fmt: skip
+            found.sources,
+            out,
+            recipe,
+            captioner,
+            runner if remote is None else CommittingRunner(runner, remote),
+            CurateSettings(
+                retry_failed=parsed.retry_failed, whole_process=True, passed_over=found.passed_over, watch=metrics.watch
+            ),
+        )
     if remote is not None:
         remote.finish(is_complete=outcome.is_complete)
     return print_outcome(out if remote is None else remote.url, recipe, outcome, as_json=parsed.json)

@@ -10,7 +10,7 @@ from cli.parser import add_json, add_runner, add_weights, split_overrides
 from configs import CONFIGS, config_file
 from curation.pipeline import need_table
 from curation.types import AnyOperator
-from evaluation.request import plan_evaluation
+from evaluation.request import Asked, plan_evaluation
 from evaluation.run import evaluate
 from evaluation.tell import render_evaluation, write_evaluation
 from models.errors import ModelError
@@ -41,11 +41,13 @@ def run(parsed: argparse.Namespace) -> int:
         need_table(reference)
     use_weights(parsed.weights)
     request = plan_evaluation(
-        files,
-        overrides,
-        config_file(parsed.config) if parsed.config else None,
-        reference,
-        Path(parsed.output) if parsed.output else None,
+        Asked(
+            files,
+            overrides,
+            config_file(parsed.config) if parsed.config else None,
+            reference,
+            Path(parsed.output) if parsed.output else None,
+        ),
         CONFIGS / "default.yaml",
         TABLES,
         _lacks,

@@ -12,6 +12,7 @@ from core.sanitize import printable
 from core.storage.urls import is_url
 from curation.export import FILES, FORMATS, export
 from curation.export.chosen import Chosen
+from curation.export.how import ExportSettings
 from curation.output.folder import output_lock_if_free
 from curation.output.place import place_of_output
 from curation.pipeline import need_table
@@ -41,7 +42,9 @@ def run(parsed: argparse.Namespace) -> int:
     with output_at(parsed.output, unread, puts_back=True) as out:
         need_table(out)
         with output_lock_if_free(out):
-            result = export(out, parsed.format, absolute=parsed.absolute, kind=parsed.type, chosen=chosen)
+            result = export(
+                out, parsed.format, ExportSettings(absolute=parsed.absolute, kind=parsed.type, chosen=chosen)
+            )
     if parsed.json:
         print_json(dataclasses.asdict(result))
         return 0

@@ -18,6 +18,7 @@ from curation.work import Plan, Task, span_of
 from media.settings import CutSettings
 from media.shape import Box, even_box, pixel_box
 from media.stream_copy import copy_streams, copy_suffix
+from media.stretch import Excerpt
 from media.types import Heartbeat, SourceFacts
 from media.write import transcode, write_image
 from media.written import Written
@@ -78,11 +79,11 @@ def _written_columns(plan: Plan, row: Row, task: Task, beat: Heartbeat) -> Row:
         to = _place(plan, row, "jpg")
         written = write_image(file, task.facts, cut, box, limits.max_pixels, to)
         return _columns(to, written, "image") | image_maps(plan, row, to)
-    span, why = span_of(row), None
+    excerpt, why = Excerpt(file, task.facts, span_of(row), beat, limits), None
     if cut.mode == "copy":
         to = _place(plan, row, copy_suffix(task.facts.codec))
         try:
-            written = copy_streams(file, task.facts, span, to, beat, limits, cut.audio)
+            written = copy_streams(excerpt, to, cut.audio)
         except MediaError as error:
             if error.is_transient:
                 raise
@@ -99,8 +100,8 @@ def _written_columns(plan: Plan, row: Row, task: Task, beat: Heartbeat) -> Row:
     to = _place(plan, row, "mp4")
     with video_maps(plan, row, cut.fps or task.facts.fps or 25.0) as maps:
         watcher = maps.look if plan.recipe.controls else None
-        written = transcode(file, task.facts, span, cut, box, to, beat, limits, watcher)
-        told = maps.end(span.duration_s)
+        written = transcode(excerpt, cut, box, to, watcher)
+        told = maps.end(excerpt.span.duration_s)
     return _columns(to, written, "transcode", why) | told
 
 

@@ -67,17 +67,30 @@ class Outcome:
     """size of the sources in buckets that it worked on"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CurateSettings:
+    """How a run is done; nothing of it is in the output.
+
+    Attributes:
+        retry_failed: try again what failed in earlier runs.
+        whole_process: this process does nothing else: all that it has spent so far is the run's start.
+        passed_over: what lay beside the sources and is none, for the summary.
+        watch: given what has been done so far, again and again.
+    """
+
+    retry_failed: bool = False
+    whole_process: bool = False
+    passed_over: PassedOver | None = None
+    watch: Callable[[Tally], None] | None = None
+
+
 def curate(
     sources: list[Source],
     out: Path,
     recipe: Recipe,
     captioner: Captioner,
     runner: Runner,
-    passed_over: PassedOver | None = None,
-    watch: Callable[[Tally], None] | None = None,
-    *,
-    retry_failed: bool = False,
-    whole_process: bool = False,
+    settings: CurateSettings | None = None,
 ) -> Outcome:
     """Bring an output up to date with its sources and its recipe; does only what is missing.
 
@@ -87,20 +100,18 @@ def curate(
         recipe: what is measured and what is accepted.
         captioner: who writes the captions.
         runner: what does the steps.
-        retry_failed: try again what failed in earlier runs.
-        whole_process: this process does nothing else: all that it has spent so far is the run's start.
-        passed_over: what lay beside the sources and is none, for the summary.
-        watch: given what has been done so far, again and again.
+        settings: how it is done; None: the usual ones.
 
     Raises:
         UserError: the output cannot be written, is in use, or the run cannot fit the machine.
     """
+    settings = settings or CurateSettings()
     begin, before_s, spent = time.monotonic(), daemons_s(), Tally()
-    if not whole_process:
+    if not settings.whole_process:
         unclaimed()  # what this process did before is none of the run's
     writers = recipe.writers
     plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
-    flow = _Flow(plan, captioner, runner, sources, watch)
+    flow = _Flow(plan, captioner, runner, sources, settings.watch)
     for each in flow.passes:
         runner.prepare(each, steps_of(each, captioner))
     spent.spend(unclaimed(START))
@@ -112,7 +123,7 @@ def curate(
         left = fold(out, writers)
         follow_rules(out, recipe)
         forget_opened_folders(out, recipe)
-        work = plan_work(out, recipe, captioner, sources, left, retry_failed=retry_failed)
+        work = plan_work(out, recipe, captioner, sources, left, retry_failed=settings.retry_failed)
         drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
         if work.sources or work.clips:
             owe(out, [RUN])
@@ -120,7 +131,7 @@ def curate(
         sync_clip_files(out, read_table(out, writers, recipe.file_columns))
         stale = refresh_exports(out) if recipe.cut.mode != "none" else ()
         wall_s = time.monotonic() - begin
-        seen = passed_over or PassedOver()
+        seen = settings.passed_over or PassedOver()
         summary = replace(summarise(out, writers), passed_over=seen, stale_exports=stale)
         spent.spend(unclaimed(ENGINE) | {DAEMONS: daemons_s() - before_s})
         outcome = Outcome(

@@ -105,7 +105,7 @@ def travel(folder: Path) -> Truth:
     )
     lengths = (120, 108, 126, 102, 120)
     frames = chain.from_iterable(take.frames(0, n) for take, n in zip(takes, lengths, strict=True))
-    return film(folder, "travel.mp4", frames, in_a_row(lengths), "five shots, hard cuts")
+    return film(folder, "travel.mp4", frames, Known(in_a_row(lengths), "five shots, hard cuts"))
 
 
 def evening(folder: Path) -> Truth:
@@ -124,13 +124,13 @@ def evening(folder: Path) -> Truth:
         snow.frames(24, 144),
     )
     shots = (Shot(0, 120, "good"), Shot(144, 264, "good"), Shot(288, 408, "good"))
-    return film(folder, "evening.mp4", frames, shots, "fade through black at 120..144, dissolve at 264..288")
+    return film(folder, "evening.mp4", frames, Known(shots, "fade through black at 120..144, dissolve at 264..288"))
 
 
 def flyover(folder: Path) -> Truth:
     """Draw a flight over fields at an exactly known speed."""
     frames = Take(fields(6), pan=(FLYOVER_SPEED, 0), start=(40, 120)).frames(0, 180)
-    return film(folder, "flyover.mp4", frames, in_a_row((180,)), "known speed", speed=FLYOVER_SPEED)
+    return film(folder, "flyover.mp4", frames, Known(in_a_row((180,)), "known speed", speed=FLYOVER_SPEED))
 
 
 def rushes(folder: Path) -> Truth:
@@ -142,7 +142,7 @@ def rushes(folder: Path) -> Truth:
     lengths = (108, 108, 96, 108)
     frames = chain(good.frames(0, 108), repeat(still.frame(24), 108), night.frames(0, 96), blurred.frames(0, 108))
     shots = in_a_row(lengths, ("good", "frozen", "dark", "blurred"))
-    return film(folder, "rushes.mp4", frames, shots, "one good shot and three faulty ones")
+    return film(folder, "rushes.mp4", frames, Known(shots, "one good shot and three faulty ones"))
 
 
 def subtitled(folder: Path) -> Truth:
@@ -150,7 +150,7 @@ def subtitled(folder: Path) -> Truth:
     take = Take(place("coast", 41), pan=(3, 0), zoom_per_s=0.02, start=(80, LOW), actors=(boats,))
     titles = [text_mask(line) for line in SUBTITLES]
     frames = (with_text(take.frame(i), titles[i // 48]) for i in range(192))
-    return film(folder, "subtitled.mp4", frames, in_a_row((192,), ("subtitles",)), "text near the lower edge")
+    return film(folder, "subtitled.mp4", frames, Known(in_a_row((192,), ("subtitles",)), "text near the lower edge"))
 
 
 def widescreen(folder: Path) -> Truth:
@@ -158,7 +158,7 @@ def widescreen(folder: Path) -> Truth:
     take = Take(place("desert", 51), pan=(6, 0), start=(0, LOW), actors=(birds,))
     frames = (letterboxed(take.frame(i)) for i in range(168))
     notes = f"black bars of {LETTERBOX_BAR_PX} px at top and bottom"
-    return film(folder, "widescreen.mp4", frames, in_a_row((168,), ("letterbox",)), notes)
+    return film(folder, "widescreen.mp4", frames, Known(in_a_row((168,), ("letterbox",)), notes))
 
 
 def phone(folder: Path) -> Truth:
@@ -170,8 +170,7 @@ def phone(folder: Path) -> Truth:
         folder,
         "phone.mp4",
         frames,
-        in_a_row((132,)),
-        "turned by its container",
+        Known(in_a_row((132,)), "turned by its container"),
         size=(360, 640),
         rotation_deg=90,
     )
@@ -180,19 +179,19 @@ def phone(folder: Path) -> Truth:
 def downtown(folder: Path) -> Truth:
     """Draw a larger picture."""
     take = Take(city(71, 1800, 820), pan=(5, 0), start=(0, 100), actors=(cars,), size=(1280, 720))
-    return film(folder, "downtown_720p.mp4", take.frames(0, 108), in_a_row((108,)), "1280x720", size=(1280, 720))
+    return film(folder, "downtown_720p.mp4", take.frames(0, 108), Known(in_a_row((108,)), "1280x720"), size=(1280, 720))
 
 
 def reef_60fps(folder: Path) -> Truth:
     """Draw a shot of high frame rate."""
     take = Take(reef(5), pan=(5, 0), start=(0, LOW), actors=(fish,), fps=60)
-    return film(folder, "reef_60fps.mp4", take.frames(0, 270), in_a_row((270,)), "60 frames per second", fps=60)
+    return film(folder, "reef_60fps.mp4", take.frames(0, 270), Known(in_a_row((270,)), "60 frames per second"), fps=60)
 
 
 def glimpse(folder: Path) -> Truth:
     """Draw a source too short to use."""
     take = Take(place("snow", 81), pan=(6, 0), start=(0, LOW))
-    return film(folder, "glimpse.mp4", take.frames(0, 24), in_a_row((24,), ("short",)), "one second")
+    return film(folder, "glimpse.mp4", take.frames(0, 24), Known(in_a_row((24,), ("short",)), "one second"))
 
 
 def postcard(folder: Path) -> Truth:
@@ -231,20 +230,28 @@ SOURCES: tuple[Callable[[Path], Truth], ...] = (
 # -- helpers ---------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a film beside its pictures; fields as those of `Truth`."""
+
+    shots: tuple[Shot, ...]
+    notes: str
+    speed: float | None = None
+
+
 def film(
     folder: Path,
     name: str,
     frames: Iterable[np.ndarray],
-    shots: tuple[Shot, ...],
-    notes: str,
+    known: Known,
+    *,
     fps: float = FPS,
     size: tuple[int, int] = SIZE,
     rotation_deg: int = 0,
-    speed: float | None = None,
 ) -> Truth:
     """Encode one source and give its truth; `size` is as displayed."""
     write_video(folder / name, frames, fps, rotation_deg=rotation_deg)
-    return Truth(name, shots, fps, *size, notes, rotation_deg, speed)
+    return Truth(name, known.shots, fps, *size, known.notes, rotation_deg, known.speed)
 
 
 def in_a_row(lengths: tuple[int, ...], kinds: tuple[str, ...] | None = None) -> tuple[Shot, ...]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,6 +57,14 @@ def measure(
     return read_table(out, recipe.writers), outcome.tally.problems
 
 
+class TrainingClips(NamedTuple):
+    """What samples are measured against; operators without scores there, and why; tracebacks of internal errors."""
+
+    population: Population
+    left_out: dict[str, str]
+    problems: list[str]
+
+
 def training_clips(
     reference: tuple[Path, Recipe],
     types: Collection[str],
@@ -64,7 +73,7 @@ def training_clips(
     captioner: Captioner,
     runner: Runner,
     tell: Callable[[str], None],
-) -> tuple[Population, dict[str, str], list[str]]:
+) -> TrainingClips:
     """Return the accepted clips of an output of `curate` with the scores that samples are measured by.
 
     Scores are taken from its table where they were measured by the same settings, else measured on the clips' files.
@@ -109,13 +118,15 @@ def training_clips(
         left_out["caption_alignment"] = "the reference has not compared its captions"
     files = [str(folder / path) for path in _drawn(clips) if (folder / path).is_file()] if lacking else []
     if not files:
-        return Population(clips), left_out | dict.fromkeys(lacking, "neither scores nor files in the reference"), []
+        reason = "neither scores nor files in the reference"
+        return TrainingClips(Population(clips), left_out | dict.fromkeys(lacking, reason), [])
     tell(f"measuring {', '.join(lacking)} of {len(files)} training clips, whose table lacks it …")
     again, problems = measure(find_sources(files), out, replace(recipe, operators=lacking), captioner, runner)
     named = [c.name for c in score_columns(list(lacking), recipe.columns)] + [
         c for c, name in VECTORS.items() if name in lacking
     ]
-    return Population(clips, _as_clips(again, clips, named), frozenset(named)), left_out, problems
+    population = Population(clips, _as_clips(again, clips, named), frozenset(named))
+    return TrainingClips(population, left_out, problems)
 
 
 def _drawn(clips: pa.Table) -> list[str]:

@@ -43,24 +43,30 @@ class Request:
     left_out: dict[str, str]
 
 
-def plan_evaluation(
-    inputs: Sequence[str],
-    overrides: Sequence[str],
-    config: Path | None,
-    reference: Path | None,
-    out: Path | None,
-    default: Path,
-    tables: Tables,
-    lacks: Callable[[AnyOperator], str | None],
-) -> Request:
-    """Check a request and choose the operators: those of `config`, else of the reference, else of `default`.
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks for.
 
-    Args:
+    Attributes:
         inputs: files, folders, globs or lists of samples.
         overrides: `operators.NAME.key=value`; limits and workers as well.
         config: a recipe whose operators are asked for; one that cannot run here is an error.
         reference: an output of `curate`; operators of its recipe that cannot run here are left out.
         out: null: a folder within the first input.
+    """
+
+    inputs: Sequence[str]
+    overrides: Sequence[str]
+    config: Path | None
+    reference: Path | None
+    out: Path | None
+
+
+def plan_evaluation(asked: Asked, default: Path, tables: Tables, lacks: Callable[[AnyOperator], str | None]) -> Request:
+    """Check a request and choose the operators: those of `config`, else of the reference, else of `default`.
+
+    Args:
+        asked: what is asked for.
         default: recipe file where neither is given.
         tables: the operators and captioners there are.
         lacks: says what an operator lacks to run here, None for nothing.
@@ -68,6 +74,7 @@ def plan_evaluation(
     Raises:
         UserError: no samples, a reference without table, or operators that cannot be.
     """
+    inputs, overrides, config, reference = asked.inputs, asked.overrides, asked.config, asked.reference
     for text in overrides:
         if not text.startswith(MAY_CHANGE):
             raise UserError(
@@ -76,14 +83,14 @@ def plan_evaluation(
     if not inputs:
         raise UserError("evaluate needs samples: a folder that `sample` wrote, or video files")
     first = Path(inputs[0])
-    out = out or (first if first.is_dir() else first.parent) / FOLDER
+    out = asked.out or (first if first.is_dir() else first.parent) / FOLDER
     sources = find_samples(inputs, [out / SAMPLES, out / REFERENCE])
     file = config or (recipe_file(reference) if reference else default)
-    asked = _recipe_of(file, overrides, tables)
-    wanting = {name: word for name, op in asked.operators.items() if (word := lacks(op)) is not None}
+    given = _recipe_of(file, overrides, tables)
+    wanting = {name: word for name, op in given.operators.items() if (word := lacks(op)) is not None}
     if wanting and config is not None:
         raise UserError(next(iter(wanting.values())))
-    recipe, captioner = judging_recipe(asked, tables, lacks)
+    recipe, captioner = judging_recipe(given, tables, lacks)
     kept = None if reference is None else (reference, load_recipe(recipe_file(reference), [], tables)[0])
     return Request(tuple(sources), out, recipe, captioner, kept, wanting)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -66,7 +67,15 @@ def is_animated(path: Path) -> bool:
     return container is not None and _is_animated(path, container)
 
 
-def probe_animated(path: Path, limits: Limits = USUAL_LIMITS) -> tuple[SourceFacts, np.ndarray, int]:
+class ProbedAnimation(NamedTuple):
+    """An animation's facts, its frames' time stamps as int64 (N,) in units of `TICK`, and when the last one ends."""
+
+    facts: SourceFacts
+    pts: np.ndarray
+    end_pts: int
+
+
+def probe_animated(path: Path, limits: Limits = USUAL_LIMITS) -> ProbedAnimation:
     """Read an animation's facts: its size, and how long each frame is shown.
 
     Returns:
@@ -103,7 +112,7 @@ def probe_animated(path: Path, limits: Limits = USUAL_LIMITS) -> tuple[SourceFac
         last_pts=edges[-2],
         end_pts=edges[-1],
     )
-    return facts, pts, edges[-1]
+    return ProbedAnimation(facts, pts, edges[-1])
 
 
 def animated_frames(stretch: Stretch) -> Iterator[RawFrame]:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from media.settings import CutSettings
 from media.types import SourceFacts
@@ -15,11 +16,19 @@ def keeps_hdr(cut: CutSettings, facts: SourceFacts) -> bool:
     return cut.hdr == "keep" and facts.transfer != "sdr"
 
 
-def encoder_for(cut: CutSettings, facts: SourceFacts) -> tuple[str, str, dict[str, str]]:
+class EncoderChoice(NamedTuple):
+    """FFmpeg's name of an encoder, the pixel format that it is given, and its options."""
+
+    name: str
+    pixel_format: str
+    options: dict[str, str]
+
+
+def encoder_for(cut: CutSettings, facts: SourceFacts) -> EncoderChoice:
     """Return the encoder's name, its pixel format and its options: x264, or x265 with 10 bits for HDR that is kept."""
     if keeps_hdr(cut, facts):
-        return "libx265", "yuv420p10le", x265_options(cut.crf, cut.preset, facts.mastering)
-    return "libx264", "yuv420p", x264_options(cut.crf, cut.preset)
+        return EncoderChoice("libx265", "yuv420p10le", x265_options(cut.crf, cut.preset, facts.mastering))
+    return EncoderChoice("libx264", "yuv420p", x264_options(cut.crf, cut.preset))
 
 
 def x264_options(crf: int, preset: str) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Points followed from one picture to another (Lucas and Kanade, on a pyramid: Bouguet, 2000)."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -25,9 +27,17 @@ def track(
     return there.reshape(-1, 2), found.ravel() == 1
 
 
+class TrackedPoints(NamedTuple):
+    """Where points are, and how far from where they were they come out, float32 (N, 2); which were found, bool (N,)."""
+
+    points: np.ndarray
+    off_px: np.ndarray
+    is_found: np.ndarray
+
+
 def track_both_ways(
     first: np.ndarray, second: np.ndarray, points: np.ndarray, window_px: int, halvings: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> TrackedPoints:
     """Follow points into another picture and back (Kalal et al., ICPR 2010), by the arguments of `track`.
 
     Returns:
@@ -36,4 +46,4 @@ def track_both_ways(
     """
     there, found = track(first, second, points, window_px, halvings)
     back, found_back = track(second, first, there, window_px, halvings)
-    return there, back - points.reshape(-1, 2), found & found_back
+    return TrackedPoints(there, back - points.reshape(-1, 2), found & found_back)

@@ -3,6 +3,7 @@
 import math
 import tempfile
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 from av.filter import Graph
@@ -142,8 +143,17 @@ def even_box(box: Box, width: int, height: int) -> Box:
     return left / width, top / height, right / width, bottom / height
 
 
-def pixel_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+class PixelBox(NamedTuple):
+    """A part of a picture in whole pixels, half-open."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def pixel_box(box: Box, width: int, height: int) -> PixelBox:
     """Return a box as whole pixels (left, top, right, bottom), at least 2 px each way."""
     left, right = round(box[0] * width), round(box[2] * width)
     top, bottom = round(box[1] * height), round(box[3] * height)
-    return left, top, max(right, left + 2), max(bottom, top + 2)
+    return PixelBox(left, top, max(right, left + 2), max(bottom, top + 2))

@@ -19,12 +19,12 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
-from core.limits import Limits
-from media.container import USUAL_LIMITS, open_video, reason
+from media.container import open_video, reason
 from media.edit_list import skip_first_samples
 from media.sound_encoder import Encoder
 from media.sound_reader import Block, SoundReader, Timed, placed
-from media.types import Heartbeat, SourceFacts, Span, no_heartbeat
+from media.stretch import Excerpt
+from media.types import Span
 
 Audio = Literal["keep", "drop"]
 CAN_HOLD = {
@@ -78,53 +78,40 @@ class Sound(Protocol):
 
 
 @contextmanager
-def open_sound(
-    path: Path,
-    facts: SourceFacts,
-    span: Span,
-    audio: Audio,
-    container: str = "mp4",
-    beat: Heartbeat = no_heartbeat,
-    limits: Limits = USUAL_LIMITS,
-    *,
-    copies: bool = False,
-) -> Iterator[Sound]:
+def open_sound(excerpt: Excerpt, audio: Audio, container: str = "mp4", *, copies: bool = False) -> Iterator[Sound]:
     """Open the sound of a span; sound that is missing, or cannot be decoded, is none and never an error.
 
     Args:
-        path: the source.
-        facts: of the source.
-        span: of the clip; sound of its first moment is written at time 0.
+        excerpt: of the source; sound of its first moment is written at time 0.
         audio: `drop` writes none.
         container: FFmpeg's name of the format that is written.
         copies: write packets as they are, where the container holds their codec.
-        beat: called for each packet read.
-        limits: as for pictures.
 
     Raises:
         MediaError: the storage failed, or the file is gone.
     """
+    facts = excerpt.facts
     if facts.audio_index is None:
         yield NoSound(None)
         return
     if audio == "drop":
         yield NoSound("dropped: cut.audio is drop")
         return
-    reader = SoundReader(path, facts, span, beat, limits)
+    reader = SoundReader(excerpt)
     with closing(reader.blocks()) as blocks:
         first = next(blocks, None)
         if first is None:
             yield NoSound(f"cannot be decoded: {reader.problem}" if reader.problem else "none in this span")
             return
         if copies and facts.audio_codec in CAN_HOLD[container]:
-            with open_video(path, limits) as source:
+            with open_video(excerpt.path, excerpt.limits) as source:
                 template = source.streams[facts.audio_index]
                 if isinstance(template, AudioStream) and _is_taken(template, container):
                     for _ in blocks:  # what a player will make of the packets is known by decoding them
                         pass
-                    copied = SoundReader(path, facts, span, beat, limits)
+                    copied = SoundReader(excerpt)
                     with closing(copied.packets()) as packets:
-                        yield CopiedSound(template, reader, packets, first, span, container)
+                        yield CopiedSound(template, reader, packets, first, excerpt.span, container)
                     return
         yield EncodedSound(chain([first], blocks), first, reader, container)
 

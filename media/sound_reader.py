@@ -4,8 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -15,14 +14,14 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard
 
-from core.limits import Limits
-from media.container import READ_ERRORS, USUAL_LIMITS, open_video, reason, stream_of
+from media.container import READ_ERRORS, open_video, reason, stream_of
 from media.decode import EARLY_SEEK_S, can_seek
 from media.packets import usual_step_s
 from media.sound_choice import MOST_CHANNELS
 from media.sound_joined import SOUND_STEP_S, JoinedPieces
+from media.stretch import Excerpt
 from media.timeline import Unwrapper
-from media.types import Heartbeat, SourceFacts, Span, no_heartbeat
+from media.types import SourceFacts
 
 RUN_UP_S = 0.5
 """Decoding begins so much ahead of a span: MP3 reaches back 9 frames, Opus converges within 80 ms."""
@@ -136,19 +135,25 @@ def _anchor(first: Sequence[Timed[T]], rate_hz: int, tick_s: float) -> int:
     return round(sum(found) / len(found)) if found else 0
 
 
+class SoundPacket(NamedTuple):
+    """A packet, its time from the span's start in seconds, and the stream that it is of."""
+
+    packet: Packet
+    time_s: float
+    stream: AudioStream
+
+
 class SoundReader:
     """Reads the sound of one span of a source, decoding no more than the span and a short run-up.
 
     What cannot be decoded is left out; `problem` says why, once something was.
     """
 
-    def __init__(
-        self, path: Path, facts: SourceFacts, span: Span, beat: Heartbeat = no_heartbeat, limits: Limits = USUAL_LIMITS
-    ):
+    def __init__(self, excerpt: Excerpt):
         """Open nothing yet."""
-        self._path, self._facts, self._span = path, facts, span
-        self._beat, self._limits = beat, limits
-        self._time_of = time_after_first_frame(facts)
+        self._path, self._facts, self._span = excerpt.path, excerpt.facts, excerpt.span
+        self._beat, self._limits = excerpt.beat, excerpt.limits
+        self._time_of = time_after_first_frame(excerpt.facts)
         self._tick_s = 0.0
         self.problem: str | None = None
 
@@ -181,11 +186,11 @@ class SoundReader:
                 is_first = False
                 yield Timed(time_s, samples.shape[1], Block(0, samples, frame.sample_rate, frame.layout.name))
 
-    def packets(self) -> Generator[tuple[Packet, float, AudioStream], None, None]:
+    def packets(self) -> Generator[SoundPacket, None, None]:
         """Read packets from the run-up on to the span's end, each with its time from the span's start in seconds."""
         for packet, time_s, stream in self._read():
             if packet is not None and time_s is not None:
-                yield packet, time_s, stream
+                yield SoundPacket(packet, time_s, stream)
 
     def _read(self) -> Iterator[tuple[Packet | None, float | None, AudioStream]]:
         """Read packets with their times where known; None at the end, while the file is still open."""

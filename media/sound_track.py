@@ -13,6 +13,7 @@ from av.audio.frame import AudioFrame
 from core.limits import Limits
 from media.container import USUAL_LIMITS
 from media.sound_reader import Block, SoundReader
+from media.stretch import Excerpt
 from media.types import Heartbeat, SourceFacts, Span, no_heartbeat
 
 TO_THE_END_S = 1e6
@@ -61,7 +62,7 @@ class SoundTrack:
         self._start_s, end_s = stretch_s
         self._rate_hz = rate_hz
         span = Span(self._start_s, self._start_s + TO_THE_END_S if end_s is None else end_s, 0, 0)
-        self._reader = SoundReader(path, facts, span, beat, limits)
+        self._reader = SoundReader(Excerpt(path, facts, span, beat, limits))
         self._blocks: Generator[Block, None, None] | None = None
         self._is_over = facts.audio_index is None
         self._resampler: _Resampler | None = None

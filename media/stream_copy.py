@@ -1,6 +1,7 @@
 """Writing clips as stream copies: packets as they are, cut at keyframes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -8,14 +9,14 @@ from av.packet import Packet
 
 from core.errors import STORAGE_FAILED, STORAGE_FULL, MediaError
 from core.files import atomic_path
-from core.limits import Limits
-from media.container import READ_ERRORS, USUAL_LIMITS, open_video, prepare_decoder, reason, stream_of
+from media.container import READ_ERRORS, open_video, prepare_decoder, reason, stream_of
 from media.decode import EARLY_SEEK_S, can_seek
 from media.orientation import display_matrix
 from media.packets import from_keyframe, read_packets, usual_step_s
 from media.sound import Audio, open_sound
+from media.stretch import Excerpt
 from media.timeline import Clock, Unwrapper
-from media.types import Heartbeat, SourceFacts, Span, no_heartbeat
+from media.types import Heartbeat, Span
 from media.written import TimedTrack, Written, clip_rate, writing
 
 MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "vvc", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
@@ -31,16 +32,8 @@ def copy_suffix(codec: str) -> str:
     return "webm" if codec == "vp8" else "mkv"
 
 
-def copy_streams(
-    path: Path,
-    facts: SourceFacts,
-    span: Span,
-    to: Path,
-    beat: Heartbeat = no_heartbeat,
-    limits: Limits = USUAL_LIMITS,
-    audio: Audio = "keep",
-) -> Written:
-    """Write a span's packets as they are, from its first keyframe on; the span shrinks to what was written.
+def copy_streams(excerpt: Excerpt, to: Path, audio: Audio = "keep") -> Written:
+    """Write an excerpt's packets as they are, from its first keyframe on; the span shrinks to what was written.
 
     The end moves back to a place where no packet refers beyond it. What was written is decoded once: packets may
     be hidden (VP9), and some damage shows only where decoding begins in the middle of the file.
@@ -49,9 +42,10 @@ def copy_streams(
         MediaError: no keyframe in the span, a codec that the container cannot hold, or a copy that does not decode
             to the frames and times of the source.
     """
+    facts, span, beat = excerpt.facts, excerpt.span, excerpt.beat
     if facts.declared_frames is None:
         raise MediaError("the source's packets bear no times")
-    packets, kept = _copyable(path, facts, span, beat, limits)
+    packets, kept = _copyable(excerpt)
     if not packets:
         raise MediaError("no keyframe in the span to copy from", span.start_s)
     container = {"mp4": "mp4", "webm": "webm", "mkv": "matroska"}[copy_suffix(facts.codec)]
@@ -59,8 +53,8 @@ def copy_streams(
     first, decoding_times = min(shown), _decoding_times(shown)
     with (
         atomic_path(to) as temporary,
-        open_video(path, limits) as source,
-        open_sound(path, facts, kept, audio, container, copies=True, beat=beat, limits=limits) as sound,
+        open_video(excerpt.path, excerpt.limits) as source,
+        open_sound(replace(excerpt, span=kept), audio, container, copies=True) as sound,
         writing(temporary, container) as output,
     ):
         template = stream_of(source, facts.stream_index)
@@ -95,17 +89,18 @@ def copy_streams(
     return Written(*size, clip_rate(times_s, span.duration_s, facts), span.num_frames, span, written_sound)
 
 
-def _copyable(path: Path, facts: SourceFacts, span: Span, beat: Heartbeat, limits: Limits) -> tuple[list[Packet], Span]:
+def _copyable(excerpt: Excerpt) -> tuple[list[Packet], Span]:
     """Collect packets in decoding order from the first keyframe in the span, up to a closed end.
 
     Returns:
         The packets, and the span of their frames.
     """
+    facts, span, beat = excerpt.facts, excerpt.span, excerpt.beat
     clock = Clock.of(facts)
     start_pts, end_pts = clock.first_pts(span.start_s), clock.first_pts(span.end_s)
     packets: list[Packet] = []
     skipped = 0
-    with open_video(path, limits) as container:
+    with open_video(excerpt.path, excerpt.limits) as container:
         stream = stream_of(container, facts.stream_index)
         try:
             if can_seek(facts):

@@ -12,8 +12,6 @@ from PIL import Image
 
 from core.errors import MediaError
 from core.files import atomic_path
-from core.limits import Limits
-from media.container import USUAL_LIMITS
 from media.decode import raw_frames
 from media.encoder import encoder_for, keeps_hdr
 from media.image import is_upright_jpeg, read_image
@@ -21,9 +19,9 @@ from media.settings import CutSettings
 from media.shape import TICKS, Box, Shaper, copy_colors, pixel_box, shrunk_size, target_size
 from media.sound import open_sound
 from media.stream_decoder import Damage, RawFrame
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.timeline import Clock
-from media.types import Heartbeat, SourceFacts, Span, no_heartbeat
+from media.types import SourceFacts, Span
 from media.written import TimedTrack, Written, clip_rate, writing
 
 IMAGE_QUALITY = 95
@@ -31,36 +29,27 @@ Watcher = Callable[[VideoFrame, int], None]
 """Called with a frame as it is written and its time in `shape.TICKS`."""
 
 
-def transcode(
-    path: Path,
-    facts: SourceFacts,
-    span: Span,
-    cut: CutSettings,
-    box: Box | None,
-    to: Path,
-    beat: Heartbeat = no_heartbeat,
-    limits: Limits = USUAL_LIMITS,
-    watcher: Watcher | None = None,
-) -> Written:
-    """Write a span as H.264 in MP4, frame for frame, upright and with square pixels, with its sound as AAC.
+def transcode(excerpt: Excerpt, cut: CutSettings, box: Box | None, to: Path, watcher: Watcher | None = None) -> Written:
+    """Write an excerpt as H.264 in MP4, frame for frame, upright and with square pixels, with its sound as AAC.
 
     Frame times are kept (also variable ones) unless `cut.fps` asks for a constant rate, and the file is as long
     as the span. Pictures are written with 8 bits and tags that say what they are: HDR is tone-mapped, unless `cut.hdr`
-    keeps it as 10-bit HEVC. `beat` is called after each frame, since encoding a large clip takes a while;
+    keeps it as 10-bit HEVC. `excerpt.beat` is called after each frame, since encoding a large clip takes a while;
     `watcher` with each frame as it goes to the encoder.
 
     Raises:
         MediaError: the span cannot be read, or gives another number of frames than when it was analysed.
     """
+    facts, span, beat = excerpt.facts, excerpt.span, excerpt.beat
     times_s: list[float] = []
     size, tick = (0, 0), -1
     with (
         atomic_path(to) as temporary,
-        open_sound(path, facts, span, cut.audio, beat=beat, limits=limits) as sound,
+        open_sound(excerpt, cut.audio) as sound,
         writing(temporary) as output,
     ):
         stream = None
-        shown = _with_times(path, facts, span, beat, limits)
+        shown = _with_times(excerpt)
         for raw, time_s in shown if cut.fps is None else _at_rate(shown, cut.fps, span.duration_s):
             if stream is None:
                 size = target_size(raw.facts, cut, box)
@@ -127,10 +116,10 @@ def write_image(
         return Written(*image.size, None, 1, span)
 
 
-def _with_times(
-    path: Path, facts: SourceFacts, span: Span, beat: Heartbeat, limits: Limits
-) -> Iterator[tuple[RawFrame, float]]:
+def _with_times(excerpt: Excerpt) -> Iterator[tuple[RawFrame, float]]:
     """Read a span's frames again, with times from its start, strictly rising by at least a tick."""
+    path, facts, span = excerpt.path, excerpt.facts, excerpt.span
+    beat, limits = excerpt.beat, excerpt.limits
     if facts.declared_frames is None:  # packets without times: count frames instead
         frames = (
             item for item in raw_frames(Stretch(path, facts, beat=beat, limits=limits)) if isinstance(item, RawFrame)

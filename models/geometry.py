@@ -1,6 +1,15 @@
 """How pixels become latents and latents become tokens: the shapes that a family of models takes."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class LatentShape(NamedTuple):
+    """Latent frames, height and width of a video."""
+
+    frames: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,10 @@ class LatentGrid:
             return self.num_frames(latent_frames)
         return (latent_frames - 1) * self.frames_per_latent + 1
 
-    def latent_shape(self, num_frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+    def latent_shape(self, num_frames: int, height_px: int, width_px: int) -> LatentShape:
         """Return the latent frames, height and width of a video."""
         side = self.pixels_per_latent
-        return self.latent_frames(num_frames), height_px // side, width_px // side
+        return LatentShape(self.latent_frames(num_frames), height_px // side, width_px // side)
 
     def tokens(self, num_frames: int, height_px: int, width_px: int) -> int:
         """Return the video tokens of a transformer for a video."""
@@ -142,7 +151,7 @@ class Bucket:
             raise ValueError(f"{self.width_px}x{self.height_px} px: both sides must be multiples of {side}")
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def latent_shape(self) -> LatentShape:
         """Latent frames, height and width."""
         return self.grid.latent_shape(self.num_frames, self.height_px, self.width_px)
 

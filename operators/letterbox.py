@@ -9,6 +9,7 @@ import numpy as np
 from core.settings import key
 from curation.schema import BOTH
 from curation.types import ClipInput, Sampling, Scorer, Scores
+from media.shape import PixelBox
 from operators.bars import inner_box
 
 NOISE_LEVELS = 10
@@ -60,7 +61,7 @@ def bar_pair(lines: np.ndarray, max_level: int) -> tuple[int, int]:
     return min(first, longest), min(last, longest)
 
 
-def content_box(brightest: np.ndarray, max_level: int) -> tuple[int, int, int, int] | None:
+def content_box(brightest: np.ndarray, max_level: int) -> PixelBox | None:
     """Return the picture inside the bars: left, top, right, bottom in pixels; None when all is dark.
 
     Args:
@@ -79,17 +80,17 @@ def content_box(brightest: np.ndarray, max_level: int) -> tuple[int, int, int, i
     columns = brightest[top:bottom].T
     left, beyond = bar_pair(columns, max_level)
     right = width - beyond
-    return (left, top, right, bottom) if left < right else None
+    return PixelBox(left, top, right, bottom) if left < right else None
 
 
-def clip_box(pixels: np.ndarray, max_level: int) -> tuple[int, int, int, int] | None:
+def clip_box(pixels: np.ndarray, max_level: int) -> PixelBox | None:
     """Return the picture inside the bars of a clip, uint8 (T, H, W), of any kind: see `content_box` and `bars`."""
     box = content_box(pixels.max(axis=0), max_level)
     if box is None:
         return None
     left, top, right, bottom = box
     inner = inner_box(pixels[:, top:bottom, left:right])
-    return box if inner is None else (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
+    return box if inner is None else PixelBox(left + inner[0], top + inner[1], left + inner[2], top + inner[3])
 
 
 @dataclass(frozen=True)

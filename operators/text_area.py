@@ -12,7 +12,7 @@ sizes above; processor time is in proportion to the input's area, 576x320 = 1, 3
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -133,6 +133,14 @@ Quads = list[np.ndarray]
 """float32 (4, 2) each, corners x, y"""
 
 
+class FoundText(NamedTuple):
+    """Quads of lines and of what is thicker, and the size (width, height) that they are pixels of."""
+
+    lines: Quads
+    thick: Quads
+    size: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class PpOcr:
     """PP-OCR's detector on one picture at a time: four at once are no faster on a core, and take twice the memory.
@@ -149,12 +157,12 @@ class PpOcr:
     min_score: float
     max_height: float
 
-    def __call__(self, rgb: np.ndarray, short_side_px: int) -> tuple[Quads, Quads, tuple[int, int]]:
+    def __call__(self, rgb: np.ndarray, short_side_px: int) -> FoundText:
         """Return the quads of lines and of what is thicker, and the size (width, height) that they are pixels of."""
         size = network_size(rgb.shape[1], rgb.shape[0], short_side_px, self.long_side_px)
         inputs = {self.session.get_inputs()[0].name: network_input(rgb, size)[None]}
         probability = self.session.run(None, inputs)[0][0, 0]
-        return *all_quads(probability, self.min_score, self.max_height), size
+        return FoundText(*all_quads(probability, self.min_score, self.max_height), size)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 
 from core.digest import digest
 from models.denoise.first_block_cache import Skipped, first_block_cache
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.long_video import join
 from models.denoise.samplers import make_scheduler
 from models.denoise.video_to_video import lay_over
@@ -177,9 +177,14 @@ class OpenModel:
             first_block_cache(transformer, self._options.cache_threshold) as skipped,
         ):
             latents = generate_latents(
-                networks.family, transformer, scheduler, conditioning, negative, shape, job.steps, job.guidance,
-                generator, progress, source, self.facts.family.sampler.image_from, acting, look,
-            )  # fmt: skip
+                Denoiser(networks.family, transformer, scheduler),
+                Prompted(conditioning, negative, job.guidance),
+                shape,
+                Course(job.steps, source, self.facts.family.sampler.image_from, acting),
+                generator,
+                progress=progress,
+                look=look,
+            )
         if not torch.isfinite(latents).all():
             raise ModelError(
                 "sample: the network gave numbers that are not finite; lower `guidance` or a LoRA's scale, or look at "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from models.memory.sampling_need import Need, sampling_need
+from models.memory.sampling_need import Need, SampledParts, sampling_need
 from models.text.table import IMAGE_ENCODERS, TEXT_ENCODERS
 from models.vae.table import empty_vae
 from sampling.checks import Job
@@ -21,20 +21,20 @@ def need_of(facts: ModelFacts, jobs: Sequence[Job], *, half: bool, encoder_stays
     folder, text_kind = facts.bundle, TEXT_ENCODERS[facts.family.text_encoder]
     largest = max(jobs, key=lambda job: job.bucket.tokens)
     return sampling_need(
-        facts.shape,
-        facts.empty,
-        empty_vae(folder.vae),
-        text_kind.empty(folder.folder),
-        largest.bucket.num_frames,
-        largest.bucket.height_px,
-        largest.bucket.width_px,
+        SampledParts(
+            facts.shape,
+            facts.empty,
+            empty_vae(folder.vae),
+            text_kind.empty(folder.folder),
+            text_kind,
+            _image_bytes(facts, jobs, half=half),
+        ),
+        largest.bucket,
         int(facts.hints["text_tokens"]),
         half=half,
         guided=any(job.guidance > 1 for job in jobs),
         encodes=any(_encodes(job) or _smooths(facts, job) for job in jobs),
         encoder_stays=encoder_stays,
-        text_kind=text_kind,
-        image_bytes=_image_bytes(facts, jobs, half=half),
     )
 
 

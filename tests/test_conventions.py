@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from benchmarks.rooms import count as rooms_of
 from core import packages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -302,3 +304,26 @@ def test_docstrings_use_the_words_that_a_search_finds(path: Path) -> None:
         f"{word}: write {better}" for word, better in UNCLEAR.items() for t in texts if re.search(rf"\b(?:{word})", t)
     ]
     assert not found
+
+
+HELD_BY_RUFF = {"FBT001", "FBT002", "PLR0913"}
+"""no positional booleans, and no more parameters than `max-args`"""
+MOST_PARAMETERS = 7
+MORE_PARAMETERS = {"integrations/comfyui/*.py", "models/transformers/blocks/*.py", "demo/drawing.py"}
+"""Where parameters are counted for nothing: inputs of nodes, fields of published configs, drawing for tests."""
+MOST_TUPLES = 52
+"""functions that return a tuple of three and more: fewer are welcome, then this number goes down"""
+
+
+def test_ruff_holds_the_bounds_on_parameters() -> None:
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
+    assert {*lint["select"]} >= HELD_BY_RUFF and not HELD_BY_RUFF & {*lint["ignore"]}
+    assert lint["pylint"]["max-args"] == MOST_PARAMETERS
+    ignored = lint["per-file-ignores"].items()
+    assert {place for place, rules in ignored if "PLR0913" in rules} - {"tests/*"} == MORE_PARAMETERS
+    assert [place for place, rules in ignored if any(rule.startswith("FBT") for rule in rules)] == ["tests/*"]
+
+
+def test_long_tuples_become_fewer() -> None:
+    rooms = [count for name, count in rooms_of(".").items() if name != "."]
+    assert sum(one.long_tuples for one in rooms) <= MOST_TUPLES

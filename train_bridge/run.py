@@ -27,9 +27,9 @@ from models.lora.adapters import trainable
 from models.quiet import quiet_libraries
 from models.transformers.table import ARCHITECTURES
 from models.vae.video_vae import PRESETS
-from train_bridge.cache.build import CacheRunner, InlineRunner, build_cache
+from train_bridge.cache.build import CacheRunner, Encoding, InlineRunner, build_cache
 from train_bridge.cache.fingerprint import content_ids
-from train_bridge.cache.wanted import CacheItem
+from train_bridge.cache.wanted import CacheItem, Wanted
 from train_bridge.config import TrainConfig
 from train_bridge.data.captions import caption_notes
 from train_bridge.data.controls import control_row, is_camera
@@ -270,7 +270,12 @@ def _build_cache(
         print(f"cache {cache}: {owner} is encoding into it; waiting until it has ended", flush=True)
 
     report = build_cache(
-        cache, items, captions, encoders, config.train.precision, runner, _progress, at_once=at_once, waiting=waiting
+        cache,
+        Wanted(items, captions),
+        Encoding(encoders, config.train.precision, at_once=at_once),
+        runner,
+        progress=_progress,
+        waiting=waiting,
     )
     print(f"cache: {report.encoded} encoded, {report.reused} there already, {len(report.failed)} failed")
     for refusal in report.failed[:5]:

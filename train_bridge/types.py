@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from models.geometry import Bucket
 
 ALL_LEVELS = (0.0, 0.0, 1000.0)
 """of a row whose noise levels are those of the objective: tilt, lowest and highest timestep"""
+
+
+class Levels(NamedTuple):
+    """Which noise levels a row is trained at: the tilt of their density, the lowest and the highest timestep."""
+
+    tilt: float
+    min_t: float
+    max_t: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,9 @@ class TrainRow:
     controls: tuple[tuple[str, Path], ...] = ()
 
     @property
-    def levels(self) -> tuple[float, float, float]:
+    def levels(self) -> Levels:
         """Tilt, lowest and highest timestep."""
-        return self.tilt, self.min_t, self.max_t
+        return Levels(self.tilt, self.min_t, self.max_t)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def draw_film(stretches: Sequence[Stretch], rng: np.random.Generator, count: int
         short = rng.random() < 0.12
         body = round(rng.uniform(0.5, 1.0) * fps if short else rng.uniform(1.6, 4.5) * fps)
         shot = _frames(stretch, start, len(tail) + body + leaving, fps)
-        shot, found = _with_decoy(shot, len(tail), leaving, (stretch, start), stretches, fps, rng, turns)
+        shot, found = _with_decoy(shot, (len(tail), leaving), (stretch, start), stretches, fps, rng, turns)
         if kind == "jump":
             continued = _jump(stretch, start, shot, fps, rng)
             kind = "jump" if continued else "hard"
@@ -125,8 +125,7 @@ def _frames(stretch: Stretch, start: int, count: int, fps: int) -> list[np.ndarr
 
 def _with_decoy(
     shot: list[np.ndarray],
-    arriving: int,
-    leaving: int,
+    edges: tuple[int, int],
     place: tuple[Stretch, int],
     stretches: Sequence[Stretch],
     fps: int,
@@ -134,7 +133,7 @@ def _with_decoy(
     turns: Iterator[str],
 ) -> tuple[list[np.ndarray], list[Event]]:
     """Put the decoy whose turn it is into most shots that have room for one, clear of their transitions."""
-    length = round(rng.uniform(0.4, 0.9) * fps)
+    (arriving, leaving), length = edges, round(rng.uniform(0.4, 0.9) * fps)
     room = len(shot) - arriving - leaving - length - 2 * CLEAR_FRAMES
     if room <= 0 or rng.random() > DECOY_SHARE:
         return shot, []

@@ -17,15 +17,15 @@ from benchmarks.gpu.rates import a_batch, large, layers_that_fit, shape_of, time
 from benchmarks.gpu.sampling import CPU, FAMILY
 from benchmarks.gpu.sizes import tokens_of
 from benchmarks.gpu.training import RANK, Way, make_optimizer, prepared
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
-from models.geometry import MAGVIT
+from models.geometry import MAGVIT, Bucket
 from models.memory.block_offload import offload_of
-from models.memory.cost import training_memory
+from models.memory.cost import RowsAtOnce, TrainedHow, training_memory
 from models.memory.live_memory import peak_bytes
 from models.memory.modes import EXACT_MODES, MARGIN, MODES, Mode, Placement, free_bytes, place
-from models.memory.sampling_need import Need, Part, sampling_need
+from models.memory.sampling_need import Need, Part, SampledParts, sampling_need
 from models.memory.training_need import BASE_MODES, CARD_MARGIN, BaseMode, card_rows
 from models.transformers.architecture import Shape
 from models.transformers.conditioning import Conditioning
@@ -93,7 +93,7 @@ def _need(bench: Bench, shape: Shape, part: Part, *, tiling: bool = False) -> Ne
         vae.enable_tiling(*_tiles(bench))
     empty = large(bench, shape.layers, torch.device("meta"))
     text, half = bench.sizes.text_tokens, _dtype(bench) == torch.bfloat16
-    need = sampling_need(shape, empty, vae, None, *bench.sizes.video, text, half=half)
+    need = sampling_need(SampledParts(shape, empty, vae), Bucket(*bench.sizes.video), text, half=half)
     return Need({part: need.parts[part]})
 
 
@@ -128,9 +128,12 @@ def check_transformer(mode: Mode, bench: Bench) -> Finding:
         text = texts.to(bench.device, _dtype(bench))
         with placed[0].computing("transformer") as network:
             generate_latents(
-                FAMILY, network, scheduler, Conditioning(text[1:]), Conditioning(text[:1]), (16, *_grid(bench)), 1, 5.0,
+                Denoiser(FAMILY, network, scheduler),
+                Prompted(Conditioning(text[1:]), Conditioning(text[:1]), 5.0),
+                (16, *_grid(bench)),
+                Course(1),
                 torch.Generator(),
-            )  # fmt: skip
+            )
 
     def prepare() -> None:
         placed.append(place({"transformer": model}, mode, bench.device))
@@ -167,15 +170,9 @@ def check_training(way: Way, bench: Bench) -> Finding:
         parameters = shape.parameters
         return training_memory(
             shape,
-            tokens,
-            text,
-            1,
+            RowsAtOnce(tokens, text),
             parameters,
-            1,
-            checkpointing=way.checkpointing,
-            half=half,
-            eight_bit=way.eight_bit,
-            ema=False,
+            TrainedHow(checkpointing=way.checkpointing, half=half, eight_bit=way.eight_bit),
         ).total
 
     layers = layers_that_fit(bench, needed)
@@ -206,7 +203,7 @@ def check_adapters(base: BaseMode, bench: Bench) -> Finding:
     def row(shape: Shape) -> Any:
         with torch.device("meta"):
             empty = prepared(large(bench, shape.layers, CPU), Way(rank=RANK), torch.device("meta"))
-        rows = card_rows(empty, shape, tokens_of(grid), text, 1, half=half)
+        rows = card_rows(empty, shape, RowsAtOnce(tokens_of(grid), text), TrainedHow(checkpointing=True, half=half))
         return next(one for one in rows if one.mode == base)
 
     layers = layers_that_fit(bench, lambda shape: row(shape).device_bytes)

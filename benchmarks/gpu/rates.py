@@ -13,11 +13,19 @@ from benchmarks.gpu.check import Bench, Check, Finding, SkippedError
 from benchmarks.gpu.sampling import FAMILY
 from benchmarks.gpu.sizes import Grid, tokens_of
 from benchmarks.gpu.training import Way, prepared
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
 from models.geometry import MAGVIT
-from models.memory.cost import forward_flops, measured_flops, peak_flops, training_flops, training_memory
+from models.memory.cost import (
+    RowsAtOnce,
+    TrainedHow,
+    forward_flops,
+    measured_flops,
+    peak_flops,
+    training_flops,
+    training_memory,
+)
 from models.memory.modes import MARGIN, free_bytes
 from models.memory.vae_need import VaeNeed
 from models.transformers.architecture import Shape
@@ -98,7 +106,7 @@ def check_mfu(grid_number: int, bench: Bench) -> Finding:
 
     def needed(shape: Shape) -> int:
         return training_memory(
-            shape, tokens, text, 1, shape.parameters, 1, checkpointing=True, half=True, eight_bit=False, ema=False
+            shape, RowsAtOnce(tokens, text), shape.parameters, TrainedHow(checkpointing=True, half=True)
         ).total
 
     layers = layers_that_fit(bench, needed)
@@ -137,10 +145,13 @@ def check_sampling(bench: Bench) -> Finding:
         times.append(time.perf_counter())
 
     generate_latents(
-        FAMILY, model, make_scheduler(make_objective("flow").scheduler_config(), SAMPLED_STEPS),
-        Conditioning(texts[1:]), Conditioning(texts[:1]),
-        (16, *grid), SAMPLED_STEPS, 5.0, torch.Generator().manual_seed(0), note,
-    )  # fmt: skip
+        Denoiser(FAMILY, model, make_scheduler(make_objective("flow").scheduler_config(), SAMPLED_STEPS)),
+        Prompted(Conditioning(texts[1:]), Conditioning(texts[:1]), 5.0),
+        (16, *grid),
+        Course(SAMPLED_STEPS),
+        torch.Generator().manual_seed(0),
+        progress=note,
+    )
     seconds = [after - before for before, after in zip(times, times[1:], strict=False)]  # the first step warms up
     middle, limit = statistics.median(seconds), 2 * forward_flops(shape, tokens, text) / peak_flops(bench.device)
     share = limit / middle

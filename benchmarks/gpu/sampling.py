@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.gpu.check import BF16, FLOAT32, Bench, Check, Finding, SkippedError, compared
 from benchmarks.gpu.sizes import Sizes
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
 from models.memory.modes import EXACT_MODES, MODES, QFLOAT8_TOLERANCE, Mode, Placement, place
@@ -54,10 +54,12 @@ def sample(encoder: Qwen2VLText, placement: Placement, sizes: Sizes) -> torch.Te
         texts = encoder.encode(["", "a red disc"])
     with placement.computing("transformer") as transformer:
         latents = generate_latents(
-            FAMILY, transformer, make_scheduler(make_objective("flow").scheduler_config(), STEPS),
-            Conditioning(texts[1:]), Conditioning(texts[:1]), (16, *sizes.small_grid), STEPS, GUIDANCE,
+            Denoiser(FAMILY, transformer, make_scheduler(make_objective("flow").scheduler_config(), STEPS)),
+            Prompted(Conditioning(texts[1:]), Conditioning(texts[:1]), GUIDANCE),
+            (16, *sizes.small_grid),
+            Course(STEPS),
             torch.Generator().manual_seed(7),
-        )  # fmt: skip
+        )
     with placement.computing("vae") as decoder:
         return from_latents(decoder, latents).float().cpu()  # type: ignore[arg-type]
 

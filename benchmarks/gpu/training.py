@@ -15,6 +15,7 @@ from benchmarks.gpu.check import BF16, FLOAT32, Bench, Check, Finding, SkippedEr
 from benchmarks.gpu.sampling import CPU, FAMILY, drawn, inputs, network, vae
 from models.accelerator import use_device
 from models.lora.adapters import add_lora
+from models.lora.form import AdapterForm
 from models.memory.block_offload import offload_blocks, put_on_device
 from models.memory.fp8 import FP8_TOLERANCE, store_in_fp8
 from models.vae.video_vae import TrainableVAE, encode_moments
@@ -70,7 +71,7 @@ def prepared(model: nn.Module, way: Way, device: torch.device) -> nn.Module:
     """Bring a network that was built on the CPU to how it is trained on a device."""
     if way.rank:
         model = model.to(torch.bfloat16) if way.half else model
-        add_lora(model, way.rank, None, FAMILY.lora_targets)
+        add_lora(model, AdapterForm(way.rank, None), FAMILY.lora_targets)
     unused = set(FAMILY.unused_parameters(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in unused)

@@ -1,8 +1,9 @@
 """What a storage does, whatever it is: list, stat, read, put, put if absent, delete, lease."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +22,9 @@ class StoreError(UserError):
         super().__init__(message)
         self.is_transient = is_transient
 
-    def __reduce__(self) -> tuple[type["StoreError"], tuple[str, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., "StoreError"], tuple[str]]:
         """Let it survive the way between processes."""
-        return type(self), (str(self), self.is_transient)
+        return partial(type(self), is_transient=self.is_transient), (str(self),)
 
 
 class MissingError(StoreError):

@@ -27,6 +27,7 @@ from curation.export.chosen import EVERYTHING, Chosen
 from curation.export.diffusers import NAME as DIFFUSERS_NAME
 from curation.export.diffusers import write_diffusers
 from curation.export.foreign import EXPORTERS, Exporter
+from curation.export.how import USUAL, ExportSettings
 from curation.export.internal import NAME as INTERNAL_NAME
 from curation.export.internal import write_internal
 from curation.export.memory import read_memory, remember
@@ -58,15 +59,11 @@ FILES = {"internal": INTERNAL_NAME, "webvid": WEBVID_NAME, "diffusers": DIFFUSER
 def export(
     out: Path,
     format: str,
-    shard_rows: int = SHARD_ROWS,
-    shard_bytes: int = SHARD_BYTES,
+    settings: ExportSettings = USUAL,
+    *,
+    refuse_without_files: bool = True,
     table: pa.Table | None = None,
     target: Path | None = None,
-    kind: MediaType | None = None,
-    chosen: Chosen = EVERYTHING,
-    *,
-    absolute: bool = False,
-    refuse_without_files: bool = True,
 ) -> ExportResult:
     """Write one trainer's format from the table of an output folder, and remember that it was written.
 
@@ -75,20 +72,17 @@ def export(
         format: `internal` (`json_of_internal_datasets.json`), `webvid` (`webvid.csv`), `diffusers`
             (`train/metadata.jsonl`), `webdataset` (`webdataset/shard-000000.tar` and on, `images-000000.tar` and on),
             or one that a plug-in adds.
-        absolute: name files by absolute path; `internal` and `webvid` only.
-        shard_rows: most clips in one tar of `webdataset`.
+        settings: which rows, and how.
         refuse_without_files: raise when no accepted row has a file; else write an empty list.
-        shard_bytes: most bytes of clip files in one tar; a single larger clip has its own tar.
         table: the folder's table, where it was read already; null: it is read.
         target: another place for a format that is one file; then nothing is remembered.
-        kind: of the rows to write; null: both.
-        chosen: which rows.
 
     Raises:
         UserError: no table; accepted rows but none with a file; a row that names a file outside the output; a
             request that the format cannot meet.
     """
-    out = Path(out)
+    out, absolute, kind, chosen = Path(out), settings.absolute, settings.kind, settings.chosen
+    shard_rows, shard_bytes = settings.shard_rows, settings.shard_bytes
     foreign = EXPORTERS[format] if format not in FORMATS and format in EXPORTERS else None
     if format not in FORMATS and foreign is None:
         raise UserError(f"export: no format {format!r}{nearest(str(format), [*FORMATS, *EXPORTERS])}")
@@ -178,4 +172,6 @@ __all__ = [
     "export",
     "open_table",
     "rows_of",
+    "SHARD_BYTES",
+    "SHARD_ROWS",
 ]

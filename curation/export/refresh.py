@@ -14,6 +14,7 @@ from core.sanitize import printable
 from curation.export import EXPORTERS, FILES, FORMATS, Format, export, rows_of
 from curation.export import webdataset as shards
 from curation.export.chosen import chosen_of
+from curation.export.how import ExportSettings
 from curation.export.memory import Memory, read_memory, remember
 from curation.export.rows import Tally, complete_batches, digest_of, other_captions
 from curation.output.place import place_of_output
@@ -41,7 +42,13 @@ def refresh_exports(out: Path, table: pa.Table | None = None) -> tuple[str, ...]
     def again(format: str) -> None:
         held = memory.get(format, {})
         absolute, kind, chosen = _is_absolute(out, format, memory), held.get("kind"), chosen_of(held)
-        export(out, format, absolute=absolute, refuse_without_files=False, table=table, kind=kind, chosen=chosen)
+        export(
+            out,
+            format,
+            ExportSettings(absolute=absolute, kind=kind, chosen=chosen),
+            refuse_without_files=False,
+            table=table,
+        )
 
     stale = _chosen_again(out, "internal", again, memory)
     for format in CHEAP:
@@ -118,7 +125,7 @@ def _is_current(out: Path, format: Format, table: pa.Table | None) -> bool:
     written = temporary_path(there)
     try:
         absolute = _is_absolute(out, format, {})
-        export(out, format, absolute=absolute, refuse_without_files=False, table=table, target=written)
+        export(out, format, ExportSettings(absolute=absolute), refuse_without_files=False, table=table, target=written)
         return filecmp.cmp(there, written, shallow=False)
     finally:
         written.unlink(missing_ok=True)

@@ -51,47 +51,84 @@ class Acting:
         return self.start * steps <= done < self.end * steps
 
 
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """A network with its sampler.
+
+    Attributes:
+        family: how to call the transformer.
+        transformer: the network.
+        scheduler: fits the weights' objective (`samplers.make_scheduler`); a new one for each call.
+    """
+
+    family: Architecture
+    transformer: nn.Module
+    scheduler: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Prompted:
+    """What is asked for.
+
+    Attributes:
+        conditioning: B rows of text, on the device and of the type that latents have; its other parts have 1 or B.
+        negative: 1 or B rows that guidance leads away from, at least their text (`conditioning.stacked`); None or
+            guidance ≤ 1: no guidance, and half the work.
+        guidance: scale w of uncond + w·(cond − uncond) (arXiv 2207.12598).
+    """
+
+    conditioning: Conditioning
+    negative: Conditioning | None = None
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How the denoising goes.
+
+    Attributes:
+        steps: denoising steps, of which a source's strength may leave out the first.
+        source: what to begin from; None: noise.
+        image_from: share of the steps, from the first on, that see no tokens of a condition image.
+        acting: in which steps the condition channels act; None: in all.
+    """
+
+    steps: int
+    source: Source | None = None
+    image_from: float = 0.0
+    acting: Acting | None = None
+
+
 @torch.no_grad()
 def generate_latents(
-    family: Architecture,
-    transformer: nn.Module,
-    scheduler: Any,
-    conditioning: Conditioning,
-    negative: Conditioning | None,
+    denoiser: Denoiser,
+    prompted: Prompted,
     shape: tuple[int, int, int, int],
-    steps: int,
-    guidance: float,
+    course: Course,
     generator: torch.Generator,
+    *,
     progress: Callable[[int, int], None] | None = None,
-    source: Source | None = None,
-    image_from: float = 0.0,
-    acting: Acting | None = None,
     look: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Sample latents for a batch of texts, step for step as diffusers' EasyAnimate pipelines do.
 
     Args:
-        family: how to call the transformer.
-        transformer: the network.
-        scheduler: fits the weights' objective (`samplers.make_scheduler`); a new one for each call.
-        conditioning: B rows of text, on the device and of the type that latents have; its other parts have 1 or B.
-        negative: 1 or B rows that guidance leads away from, at least their text (`conditioning.stacked`); None or
-            guidance ≤ 1: no guidance, and half the work.
+        denoiser: the network, and the sampler that fits it.
+        prompted: what is asked for.
         shape: latent channels, frames, height, width.
-        steps: denoising steps, of which a source's strength may leave out the first.
-        guidance: scale w of uncond + w·(cond − uncond) (arXiv 2207.12598).
+        course: how many steps from where, and what acts in them.
         generator: draws the first noise, and what a sampler draws later; on the CPU it gives the same noise for every
             device.
         progress: called with steps done and steps in all.
-        source: what to begin from; None: noise.
-        image_from: share of the steps, from the first on, that see no tokens of a condition image.
-        acting: in which steps the condition channels act; None: in all.
         look: called after each step, before `progress`, with the clean latents that the network expects there; None:
             they are not computed. The result is the same with and without it.
 
     Returns:
         Scaled latents (B, C, F, H, W); divide by the VAE's scaling factor to decode.
     """
+    family, transformer, scheduler = denoiser.family, denoiser.transformer, denoiser.scheduler
+    conditioning, negative, guidance = prompted.conditioning, prompted.negative, prompted.guidance
+    steps, source, image_from, acting = course.steps, course.source, course.image_from, course.acting
     text = conditioning.text
     count, device, dtype = len(text), text.device, text.dtype
     guided = negative is not None and guidance > 1

@@ -32,20 +32,19 @@ from models.lora.files import (
     resolve,
     write_lora,
 )
+from models.lora.form import AdapterForm
 
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def add_lora(
     model: nn.Module,
-    rank: int,
-    alpha: float | None,
+    form: AdapterForm,
     targets: Sequence[str],
+    *,
     name: str = "default",
     seed: int = 0,
     excludes: Sequence[str] = (),
-    *,
-    dora: bool = False,
 ) -> list[str]:
     """Freeze a model and add a trainable adapter that changes nothing yet: A is random, B is zero.
 
@@ -53,10 +52,8 @@ def add_lora(
 
     Args:
         model: changed in place. With weights on the `meta` device DoRA's norms are unknown: see `reset_magnitudes`.
-        rank: inner dimension.
-        alpha: the update is scaled by alpha / rank; None: alpha = rank.
+        form: rank, scale and kind.
         targets: last parts of names of linear layers, such as `to_q` or `to_out.0`; `*` stands for anything.
-        dora: train row norms as well.
         name: the adapter's name.
         seed: decides A.
         excludes: layers with one of these in their names are left as they are.
@@ -67,6 +64,7 @@ def add_lora(
     Raises:
         ModelError: rank or alpha out of range, a target that is no linear layer, or a name in use.
     """
+    rank, alpha, dora = form.rank, form.alpha, form.dora
     if rank < 1 or (alpha is not None and not 0 < alpha < math.inf):
         raise ModelError(f"LoRA: rank {rank}, alpha {alpha}; the rank must be at least 1 and alpha above 0")
     layers = _linear_layers(model)

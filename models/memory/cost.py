@@ -55,48 +55,70 @@ def training_flops(shape: Shape, tokens: int, text_tokens: int, *, checkpointing
     return forward_flops(shape, tokens, text_tokens) * (4 if checkpointing else 3)
 
 
-def training_memory(
-    shape: Shape,
-    tokens: int,
-    text_tokens: int,
-    rows: int,
-    trained_parameters: int,
-    shards: int,
-    frozen_bytes: int | None = None,
-    *,
-    checkpointing: bool,
-    half: bool,
-    eight_bit: bool,
-    ema: bool,
-) -> Memory:
-    """Predict a step's peak for a micro-batch of `rows` rows of `tokens` video tokens each.
+@dataclass(frozen=True)
+class RowsAtOnce:
+    """A micro-batch by its numbers.
 
-    Args:
-        shape: the transformer's.
+    Attributes:
         tokens: video tokens of a row.
         text_tokens: text tokens of a row.
         rows: rows computed at once.
-        trained_parameters: those with gradients (all, or the adapters').
+    """
+
+    tokens: int
+    text_tokens: int
+    rows: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedHow:
+    """What of a training decides on its memory.
+
+    Attributes:
         checkpointing: activations are recomputed: only each block's inputs are kept, and one block's own.
         half: bf16 compute; a frozen base is then held in bf16, too.
         eight_bit: Adam's two moments in 8 bits each.
         ema: a running mean of the trained weights.
+    """
+
+    checkpointing: bool
+    half: bool
+    eight_bit: bool = False
+    ema: bool = False
+
+
+def training_memory(
+    shape: Shape,
+    batch: RowsAtOnce,
+    trained_parameters: int,
+    how: TrainedHow,
+    *,
+    shards: int = 1,
+    frozen_bytes: int | None = None,
+) -> Memory:
+    """Predict a step's peak for one micro-batch.
+
+    Args:
+        shape: the transformer's.
+        batch: the micro-batch.
+        trained_parameters: those with gradients (all, or the adapters').
+        how: what decides on memory beside the weights.
         shards: devices that share weights, gradients and moments (1 for plain data parallelism).
         frozen_bytes: on the device, of weights without gradients; None: all of them in the compute type.
     """
-    size = 2 if half else 4
+    size = 2 if how.half else 4
     frozen = shape.parameters - min(trained_parameters, shape.parameters)
     weights = 4 * trained_parameters + (size * frozen if frozen_bytes is None else frozen_bytes)
-    block = (tokens + text_tokens) * shape.width * size * rows
-    if checkpointing:
+    block = (batch.tokens + batch.text_tokens) * shape.width * size * batch.rows
+    if how.checkpointing:
         activations = block * (SAVED_VALUES_CHECKPOINTED * shape.layers + SAVED_VALUES)
     else:
         activations = block * SAVED_VALUES * shape.layers
     return Memory(
         weights=weights // shards,
         gradients=4 * trained_parameters // shards,
-        optimizer=(2 if eight_bit else 8) * trained_parameters // shards,
-        ema=4 * trained_parameters // shards if ema else 0,
+        optimizer=(2 if how.eight_bit else 8) * trained_parameters // shards,
+        ema=4 * trained_parameters // shards if how.ema else 0,
         activations=int(activations),
     )
 

@@ -4,7 +4,7 @@ diffusers' layerwise casting serves sampling: while training, autograd would kee
 backward pass. Here what is kept is the 8-bit weight; the backward pass casts it again.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,15 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def fp8_layers(network: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+class Fp8Layer(NamedTuple):
+    """A layer that may be kept in 8 bits, with its parent and its name there."""
+
+    parent: nn.Module
+    name: str
+    layer: nn.Linear
+
+
+def fp8_layers(network: nn.Module) -> list[Fp8Layer]:
     """Return the layers that may be kept in 8 bits, each with its parent and its name there.
 
     They are the frozen linear layers of the repeated blocks, without the modulations of their norms. Adapters have
@@ -102,8 +110,8 @@ def fp8_layers(network: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
             for child, layer in parent.named_children():
                 frozen = isinstance(layer, nn.Linear) and not any(p.requires_grad for p in layer.parameters())
                 if frozen and "norm" not in f"{name}.{child}" and "lora_" not in name:
-                    found.append((parent, child, layer))
-    return found  # type: ignore[return-value]
+                    found.append(Fp8Layer(parent, child, layer))
+    return found
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from models.geometry import Bucket
 from models.memory.live_memory import peak_bytes
 from models.text.encoder import TextEncoder
 from models.text.table import TEXT_ENCODERS
@@ -111,59 +112,69 @@ class Need:
         return part.weights
 
 
+@dataclass(frozen=True, eq=False)
+class SampledParts:
+    """The networks that a sample needs.
+
+    Attributes:
+        shape: the transformer's numbers.
+        transformer: on the meta device or loaded; likewise the other two networks.
+        vae: on the meta device.
+        text_encoder: None where texts are encoded elsewhere.
+        text_kind: of the text encoder.
+        image_bytes: of encoding a start image, see `Need`; 0 where no image is seen.
+    """
+
+    shape: Shape
+    transformer: nn.Module
+    vae: Any
+    text_encoder: nn.Module | None = None
+    text_kind: TextEncoder = TEXT_ENCODERS["qwen2_vl"]
+    image_bytes: int = 0
+
+
 def sampling_need(
-    shape: Shape,
-    transformer: nn.Module,
-    vae: Any,
-    text_encoder: nn.Module | None,
-    num_frames: int,
-    height_px: int,
-    width_px: int,
+    networks: SampledParts,
+    video: Bucket,
     text_tokens: int,
     *,
     half: bool,
     guided: bool = True,
     encodes: bool = False,
     encoder_stays: bool = False,
-    text_kind: TextEncoder = TEXT_ENCODERS["qwen2_vl"],
-    image_bytes: int = 0,
 ) -> Need:
     """Predict what one sample needs.
 
     Args:
-        shape: the transformer's numbers.
-        transformer: on the meta device or loaded; likewise the other two networks.
-        vae: on the meta device.
-        text_encoder: None where texts are encoded elsewhere.
-        num_frames: as the VAE's grid takes it.
-        height_px: of the picture.
-        width_px: of the picture.
+        networks: the networks.
+        video: frames as the VAE's grid takes them, and the picture's size.
         text_tokens: positions of an embedding.
         half: bf16, as on a GPU; else float32.
         guided: two predictions at once, with the text and without.
         encodes: a video or picture is encoded, too.
         encoder_stays: see `Need`.
-        text_kind: of the text encoder.
-        image_bytes: see `Need`.
     """
     size = 2 if half else 4
+    shape, vae, height_px, width_px = networks.shape, networks.vae, video.height_px, video.width_px
     grid = grid_of(vae)
     stride = grid.pixels_per_latent * shape.patch
-    tokens = grid.latent_frames(num_frames) * (height_px // stride) * (width_px // stride)
+    tokens = grid.latent_frames(video.num_frames) * (height_px // stride) * (width_px // stride)
     rows = 2 if guided else 1
     activations = int((VIDEO_VALUES * tokens + TEXT_VALUES * text_tokens) * shape.width * size * rows)
     parts: dict[Part, PartNeed] = {
-        "transformer": _part(transformer, size, activations, activations, _in_8_bits(transformer, size))
+        "transformer": _part(
+            networks.transformer, size, activations, activations, _in_8_bits(networks.transformer, size)
+        )
     }
     largest = tile_px_of(vae) or (height_px, width_px)
     tile = min(height_px, largest[0]), min(width_px, largest[1])
-    whole = _vae_working(vae, num_frames, (height_px, width_px), (height_px, width_px), size, encodes=encodes)
-    tiled = _vae_working(vae, num_frames, (height_px, width_px), tile, size, encodes=encodes)
+    whole = _vae_working(vae, video.num_frames, (height_px, width_px), (height_px, width_px), size, encodes=encodes)
+    tiled = _vae_working(vae, video.num_frames, (height_px, width_px), tile, size, encodes=encodes)
     parts["vae"] = _part(vae, size, whole, min(whole, tiled))
-    if text_encoder is not None:
-        working = text_kind.working_bytes(text_encoder, text_tokens, size)
-        parts["text_encoder"] = _part(text_encoder, size, working, working)
-    return Need(parts, encoder_stays, image_bytes)
+    if networks.text_encoder is not None:
+        working = networks.text_kind.working_bytes(networks.text_encoder, text_tokens, size)
+        parts["text_encoder"] = _part(networks.text_encoder, size, working, working)
+    return Need(parts, encoder_stays, networks.image_bytes)
 
 
 def in_8_bits(transformer: nn.Module) -> list[nn.Module]:

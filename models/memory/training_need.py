@@ -1,12 +1,12 @@
 """What training adapters needs of a card, by how the frozen base is kept, predicted from shapes on the meta device."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from models.memory.block_offload import BLOCKS_THERE
-from models.memory.cost import Memory, training_memory
+from models.memory.cost import Memory, RowsAtOnce, TrainedHow, training_memory
 from models.memory.fp8 import fp8_layers, repeated_blocks
 from models.transformers.architecture import Shape
 
@@ -101,40 +101,31 @@ class CardRow:
         return next((card for card in CARDS_GB if wanted <= card * 1e9), None)
 
 
+ADAPTERS = TrainedHow(checkpointing=True, half=True)
+"""how adapters are trained where nothing else is said"""
+
+
 def card_rows(
     network: nn.Module,
     shape: Shape,
-    tokens: int,
-    text_tokens: int,
-    rows: int,
+    batch: RowsAtOnce,
+    how: TrainedHow = ADAPTERS,
     beside: Callable[[Memory], Memory] = lambda memory: memory,
-    *,
-    eight_bit: bool = False,
-    ema: bool = False,
-    checkpointing: bool = True,
-    half: bool = True,
 ) -> list[CardRow]:
     """Predict for each way to keep the base what training its adapters takes.
 
     Args:
         network: with its adapters, on the meta device.
         shape: of the transformer, without adapters.
-        tokens: video tokens of a row.
-        text_tokens: text tokens of a row.
-        rows: computed at once.
+        batch: the micro-batch.
+        how: of the training; where blocks are offloaded, activations are recomputed in any case.
         beside: adds what lies on the card besides, such as the VAE.
-        eight_bit: moments in 8 bits.
-        ema: a running mean of the adapters.
-        checkpointing: where blocks stay on the card; where they are offloaded it is on.
-        half: bf16.
     """
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     found = []
     for mode in BASE_MODES:
-        need = frozen_need(network, 2 if half else 4, fp8=mode.fp8, offload=mode.offload)
-        memory = training_memory(
-            shape, tokens, text_tokens, rows, trained, 1, checkpointing=checkpointing or mode.offload,
-            half=half, eight_bit=eight_bit, ema=ema, frozen_bytes=need.device,
-        )  # fmt: skip
+        need = frozen_need(network, 2 if how.half else 4, fp8=mode.fp8, offload=mode.offload)
+        kept = replace(how, checkpointing=how.checkpointing or mode.offload)
+        memory = training_memory(shape, batch, trained, kept, frozen_bytes=need.device)
         found.append(CardRow(mode, beside(memory).total, need.host))
     return found

@@ -19,6 +19,7 @@ from core.json_text import json_lines, to_json
 from core.sanitize import from_safe_cell
 from curation import export as exporting
 from curation.export import export
+from curation.export.how import ExportSettings
 
 MIXED = [
     row(0),
@@ -67,13 +68,13 @@ def test_a_table_that_was_read_already_gives_the_same_bytes(tmp_path, format):
 
 def test_absolute_paths(tmp_path):
     write_table(tmp_path, MIXED)
-    records = json.loads(export(tmp_path, "internal", absolute=True).paths[0].read_text())
+    records = json.loads(export(tmp_path, "internal", ExportSettings(absolute=True)).paths[0].read_text())
     assert records[0]["file_path"] == str(tmp_path.resolve() / "train/id-0000.mp4")
-    with open(export(tmp_path, "webvid", absolute=True).paths[0], newline="") as file:
+    with open(export(tmp_path, "webvid", ExportSettings(absolute=True)).paths[0], newline="") as file:
         assert next(csv.DictReader(file))["page_dir"] == str(tmp_path.resolve() / "train")
     for format in ("diffusers", "webdataset"):
         with pytest.raises(UserError, match="^absolute: .* leave it out"):
-            export(tmp_path, format, absolute=True)
+            export(tmp_path, format, ExportSettings(absolute=True))
 
 
 def test_webvid_names_videos_and_counts_what_it_cannot_name(tmp_path):
@@ -120,7 +121,7 @@ def test_webdataset_shards_hold_file_text_and_facts(tmp_path):
 def test_webdataset_shards_hold_one_kind_however_the_kinds_take_turns(tmp_path):
     rows = [row(i, type="image" if i % 3 == 1 else "video") for i in range(20)]
     write_table(tmp_path, rows, media=True)
-    paths = export(tmp_path, "webdataset", shard_rows=4).paths
+    paths = export(tmp_path, "webdataset", ExportSettings(shard_rows=4)).paths
     kinds = [{Path(name).suffix for name in members(path)} - {".txt", ".json"} for path in paths]
     assert kinds == [{".mp4"}] * 4 + [{".jpg"}] * 2
     assert sum(len(members(path)) // 3 for path in paths) == 20
@@ -147,25 +148,25 @@ def test_clips_copied_into_other_containers_have_shards_of_their_own(tmp_path):
 @pytest.mark.parametrize(("kind", "count"), [("video", 2), ("image", 1)])
 def test_an_export_of_one_kind_holds_that_alone(tmp_path, format, kind, count):
     write_table(tmp_path, MIXED, media=True)
-    result = export(tmp_path, format, kind=kind)
+    result = export(tmp_path, format, ExportSettings(kind=kind))
     assert result.rows + result.not_videos == count
 
 
 @pytest.mark.parametrize(("limits", "sizes"), [({"shard_rows": 4}, [4, 4, 2]), ({"shard_bytes": 420}, [4, 3, 3])])
 def test_webdataset_shards_keep_their_limits(tmp_path, limits, sizes):
     write_table(tmp_path, [row(i) for i in range(10)], media=True)
-    paths = export(tmp_path, "webdataset", **limits).paths
+    paths = export(tmp_path, "webdataset", ExportSettings(**limits)).paths
     assert [len(members(path)) // 3 for path in paths] == sizes
 
 
 def test_a_clip_larger_than_a_shard_has_its_own(tmp_path):
     write_table(tmp_path, [row(i) for i in range(3)], media=True)
-    assert len(export(tmp_path, "webdataset", shard_bytes=10).paths) == 3
+    assert len(export(tmp_path, "webdataset", ExportSettings(shard_bytes=10)).paths) == 3
 
 
 def test_fewer_shards_leave_none_of_the_former(tmp_path):
     write_table(tmp_path, [row(i) for i in range(6)], media=True)
-    export(tmp_path, "webdataset", shard_rows=2)
+    export(tmp_path, "webdataset", ExportSettings(shard_rows=2))
     export(tmp_path, "webdataset")
     assert [p.name for p in (tmp_path / "webdataset").iterdir()] == ["shard-000000.tar"]
 
@@ -214,7 +215,7 @@ def test_an_exception_half_way_leaves_the_old_file(tmp_path, monkeypatch, format
     path = export(tmp_path, format).paths[0]
     before = path.read_bytes()
 
-    def broken(table, out, tally, refuse, controls):
+    def broken(table, out, tally, more, *, refuse):
         yield pa.RecordBatch.from_pylist([{name: row(0)[column] for name, column in exporting.RECORD.items()}])
         raise RuntimeError("disk on fire")
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from core.sanitize import from_safe_cell
 from curation.export import export
+from curation.export.how import ExportSettings
 from demo.drawing import write_video
 
 CAPTIONS = [
@@ -146,7 +147,7 @@ def test_a_folder_of_both_kinds_names_every_file(out):
 @pytest.mark.parametrize(("kind", "builder"), [("video", "videofolder"), ("image", "imagefolder")])
 def test_a_folder_by_kind_loads_and_decodes(out, kind, builder):
     try:
-        export(out, "diffusers", kind=kind)
+        export(out, "diffusers", ExportSettings(kind=kind))
         for found in (loaded(builder, data_dir=str(out / "train")), loaded(str(out / "train"))):
             assert found["text"][:] == captions(kind)
         found = loaded(builder, data_dir=str(out / "train"))
@@ -184,7 +185,7 @@ def test_shards_of_one_kind_load_by_their_folder(tmp_path):
     """Without a card: the folder holds nothing but shards."""
     rows = [row(i, caption=f"caption {i}", clip_fps=None if i % 2 else 24.0) for i in range(12)]
     write_table(tmp_path, rows, media=True)
-    export(tmp_path, "webdataset", shard_rows=5)
+    export(tmp_path, "webdataset", ExportSettings(shard_rows=5))
     assert sorted(os.listdir(tmp_path / "webdataset")) == [f"shard-00000{n}.tar" for n in range(3)]
     found = loaded("webdataset", data_dir=str(tmp_path / "webdataset"))
     assert sorted(found["txt"][:]) == sorted(f"caption {i}" for i in range(12))

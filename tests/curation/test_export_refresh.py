@@ -17,6 +17,7 @@ from core.sanitize import from_safe_cell
 from curation import export as exporting
 from curation.export import export
 from curation.export import webdataset as shards
+from curation.export.how import ExportSettings
 from curation.export.memory import read_memory
 from curation.export.refresh import refresh_exports
 from demo.drawing import write_video
@@ -212,7 +213,7 @@ def test_an_export_that_fails_leaves_the_memory_of_the_shards_that_are_there(tmp
 
 def test_shards_of_one_kind_go_stale_by_that_kind_alone(tmp_path):
     write_table(tmp_path, ROWS, media=True)
-    export(tmp_path, "webdataset", kind="video")
+    export(tmp_path, "webdataset", ExportSettings(kind="video"))
     write_table(tmp_path, [r for r in ROWS if r["type"] == "video"])
     assert refresh_exports(tmp_path) == ()
     write_table(tmp_path, ROWS[:2])

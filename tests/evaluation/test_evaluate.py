@@ -25,7 +25,7 @@ from curation.recipe import Recipe, load_recipe, resolve
 from evaluation.measure import measure
 from evaluation.prompts import Prompts, prompt_of
 from evaluation.recipe import judging_recipe, same_scores
-from evaluation.request import plan_evaluation
+from evaluation.request import Asked, plan_evaluation
 from evaluation.samples import find_samples
 from sampling.pictures import contact_sheet, write_image, write_mp4
 
@@ -335,8 +335,10 @@ def test_scores_mean_the_same_where_only_the_device_differs(tmp_path):
 
 def test_what_the_reference_wants_and_lacks_is_left_out_and_what_a_recipe_wants_is_an_error(samples, tmp_path):
     def plan(config: Path | None) -> Any:
-        given = ([str(samples)], [], config, None, tmp_path, CONFIGS / "default.yaml")
-        return plan_evaluation(*given, TABLES, lambda op: "no craft" if "text_area" in op.writes else None)
+        asked = Asked([str(samples)], [], config, None, tmp_path)
+        return plan_evaluation(
+            asked, CONFIGS / "default.yaml", TABLES, lambda op: "no craft" if "text_area" in op.writes else None
+        )
 
     request = plan(None)
     assert request.left_out == {"text_area": "no craft"} and "text_area" not in request.recipe.operators

@@ -7,6 +7,7 @@ from torch import nn
 
 from models.lora.adapters import add_lora, trainable
 from models.lora.files import Factors, LoraWeights
+from models.lora.form import AdapterForm
 from models.transformers.easyanimate_v5 import EasyAnimate, EasyAnimateTransformer3DModel
 
 TARGETS = EasyAnimate.lora_targets
@@ -62,7 +63,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def trained(dora: bool = False, rank: int = 3, alpha: float | None = 5.0, seed: int = 0) -> nn.Module:
     model = build()
-    add_lora(model, rank, alpha, TARGETS, dora=dora, seed=seed)
+    add_lora(model, AdapterForm(rank, alpha, dora=dora), TARGETS, seed=seed)
     train(model)
     return model
 

@@ -14,9 +14,9 @@ from drawn_frames import draw
 from safetensors.torch import load_file
 
 from models.geometry import Bucket
-from train_bridge.cache.build import CacheRunner, InlineRunner, build_cache
+from train_bridge.cache.build import CacheRunner, Encoding, InlineRunner, build_cache
 from train_bridge.cache.cache import TORCH_DTYPES, Entry, shard_path
-from train_bridge.cache.wanted import CacheItem
+from train_bridge.cache.wanted import CacheItem, Wanted
 from train_bridge.types import TrainRow
 
 SMALL, LARGE = Bucket(5, 16, 32), Bucket(9, 32, 32)
@@ -102,10 +102,13 @@ def clip_items(folder: Path, count: int = 10) -> list[CacheItem]:
     return items
 
 
+ENCODED_BY = ("dtype", "rows_per_shard", "at_once")
+
+
 def build(cache: Path, items: Sequence[CacheItem], encoders: FakeEncoders, runner: CacheRunner | None = None, **how):
     captions = [item.row.caption for item in items]
-    how = {"dtype": "float32", "rows_per_shard": 3} | how
-    return build_cache(cache, items, captions, encoders, runner=runner or InlineRunner(), **how)
+    stored = {"dtype": "float32", "rows_per_shard": 3} | {k: how.pop(k) for k in ENCODED_BY if k in how}
+    return build_cache(cache, Wanted(items, captions), Encoding(encoders, **stored), runner or InlineRunner(), **how)
 
 
 def contents(cache: Path, dtype: str | None = None) -> dict[str, dict[str, torch.Tensor]]:

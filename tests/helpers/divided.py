@@ -19,6 +19,7 @@ from torch import nn
 from models.denoise.objectives import make_objective
 from models.geometry import Bucket
 from models.lora.adapters import add_lora
+from models.lora.form import AdapterForm
 from models.transformers.conditioning import Conditioning
 from models.transformers.table import build_empty, build_transformer
 from train_bridge.config import LaunchSettings, TrainConfig, TrainSettings, WatchSettings
@@ -54,7 +55,7 @@ def make_job(folder: Path, worker: Worker, run: Path, steps: int, lora: int, dor
     family, transformer = (build_empty if is_divided(config, worker) else build_transformer)(str(folder / "base"))
     if lora:
         transformer = transformer.to(torch.bfloat16) if half else transformer
-        add_lora(transformer, lora, None, family.lora_targets, dora=dora)
+        add_lora(transformer, AdapterForm(lora, None, dora=dora), family.lora_targets)
     unused = family.unused_parameters(transformer)
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in unused)

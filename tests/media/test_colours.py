@@ -20,7 +20,7 @@ from media.image import read_image
 from media.orientation import display_matrix, upright
 from media.probe import probe_video
 from media.settings import CutSettings
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.types import SourceFacts, Span
 from media.write import transcode
 from operators.sharpness import laplacian_variance
@@ -51,7 +51,7 @@ def shown_and_written(path: Path, cut: CutSettings | None = None, box=None) -> t
     """The first frame as the analysis sees it, and as the clip file holds it; its tags are checked."""
     facts, _ = probe_video(path)
     cut = cut or CutSettings(crf=1, preset="ultrafast")
-    transcode(path, facts, THREE, cut, box, path.parent / "clip.mp4")
+    transcode(Excerpt(path, facts, THREE), cut, box, path.parent / "clip.mp4")
     clip, frame = decoded(path.parent / "clip.mp4")
     assert frame.format.name == "yuv420p" and frame.color_range == LIMITED and frame.colorspace in LUMA_WEIGHTS
     return next(iter(read_frames(Stretch(path, facts)))).rgb(None), clip
@@ -112,7 +112,7 @@ def test_reshaped_clips_keep_their_colours(
 def test_rgb_is_written_as_bt709(tmp_path: Path) -> None:
     path = source(tmp_path / "a.mkv", "rgb24", 1, FULL)
     facts, _ = probe_video(path)
-    transcode(path, facts, THREE, CutSettings(preset="ultrafast"), None, tmp_path / "clip.mp4")
+    transcode(Excerpt(path, facts, THREE), CutSettings(preset="ultrafast"), None, tmp_path / "clip.mp4")
     _, frame = decoded(tmp_path / "clip.mp4")
     assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (1, 1, 1, LIMITED)
 

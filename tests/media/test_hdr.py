@@ -12,7 +12,7 @@ from demo.landscapes import scene
 from media.decode import read_frames
 from media.probe import probe_video
 from media.settings import CutSettings
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.tone_map import KNEE, REFERENCE_WHITE_NITS, compressed, nits_to_pq, pq_to_nits, to_sdr
 from media.types import Span
 from media.write import transcode
@@ -67,7 +67,7 @@ def test_clips_of_hdr_are_sdr_and_look_as_they_are_scored(tmp_path: Path, drawn:
     facts, _ = probe_video(path)
     assert (facts.transfer, facts.bit_depth) == (transfer, 10)
     for cut, box in [(CutSettings(crf=4), None), (CutSettings(crf=4, short_side_px=180), (0.1, 0.1, 0.9, 0.9))]:
-        transcode(path, facts, THREE, cut, box, tmp_path / "clip.mp4")
+        transcode(Excerpt(path, facts, THREE), cut, box, tmp_path / "clip.mp4")
         clip, frame = decoded(tmp_path / "clip.mp4")
         assert (frame.colorspace, frame.color_primaries, frame.color_trc) == (1, 1, 1)
         assert frame.format.name == "yuv420p" and frame.color_range == LIMITED
@@ -90,7 +90,9 @@ def test_hdr_is_kept_where_the_recipe_says_so(tmp_path: Path, drawn: np.ndarray)
     path = write_hdr(tmp_path / "a.mp4", drawn, "pq", LIGHT)
     facts, _ = probe_video(path)
     assert facts.peak_nits == 600
-    transcode(path, facts, THREE, CutSettings(crf=8, hdr="keep", preset="ultrafast"), None, tmp_path / "clip.mp4")
+    transcode(
+        Excerpt(path, facts, THREE), CutSettings(crf=8, hdr="keep", preset="ultrafast"), None, tmp_path / "clip.mp4"
+    )
     kept, _ = probe_video(tmp_path / "clip.mp4")
     assert (kept.codec, kept.pixel_format, kept.transfer) == ("hevc", "yuv420p10le", "pq")
     assert (kept.mastering, kept.peak_nits) == (facts.mastering, 600) and kept.mastering == LIGHT
@@ -104,7 +106,7 @@ def test_hdr_is_kept_where_the_recipe_says_so(tmp_path: Path, drawn: np.ndarray)
 def test_sdr_is_h264_whatever_becomes_of_hdr(tmp_path: Path) -> None:
     frames = [frame_of(patches() / 255, "yuv420p10le", 1, LIMITED) for _ in range(3)]
     path = write_frames(tmp_path / "a.mkv", frames, tags=(1, 1, 1))
-    transcode(path, probe_video(path)[0], THREE, CutSettings(hdr="keep"), None, tmp_path / "clip.mp4")
+    transcode(Excerpt(path, probe_video(path)[0], THREE), CutSettings(hdr="keep"), None, tmp_path / "clip.mp4")
     written, _ = probe_video(tmp_path / "clip.mp4")
     assert (written.codec, written.pixel_format) == ("h264", "yuv420p")
 
@@ -134,7 +136,9 @@ def test_real_hdr_gives_a_clip_that_is_neither_dark_nor_burnt(shared_videos: Pat
     facts, _ = probe_video(path)
     assert facts.transfer == "pq"
     step = 1 / facts.fps
-    transcode(path, facts, Span(0.0, 5 * step, 0, 5), CutSettings(short_side_px=360), None, tmp_path / "clip.mp4")
+    transcode(
+        Excerpt(path, facts, Span(0.0, 5 * step, 0, 5)), CutSettings(short_side_px=360), None, tmp_path / "clip.mp4"
+    )
     clip, frame = decoded(tmp_path / "clip.mp4")
     seen = next(iter(read_frames(Stretch(path, facts))))
     assert 40 < clip.mean() < 200 and frame.color_trc == 1

@@ -14,7 +14,7 @@ from media.deinterlace import deinterlaced
 from media.probe import probe_video
 from media.settings import CutSettings
 from media.stream_decoder import Damage, RawFrame
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.timeline import Clock
 from media.types import SourceFacts, Span
 from media.write import transcode
@@ -85,7 +85,7 @@ def test_pieces_of_a_source_hold_the_frames_of_the_whole(tmp_path: Path) -> None
 def test_clips_are_deinterlaced_frame_for_frame(tmp_path: Path, cut: CutSettings, width: int) -> None:
     path = write_rgb(tmp_path / "a.mp4", woven(FIELDS, "bff"))
     facts, _ = probe_video(path)
-    written = transcode(path, facts, Span(0.2, 0.8, 5, 15), cut, None, tmp_path / "clip.mp4")
+    written = transcode(Excerpt(path, facts, Span(0.2, 0.8, 5, 15)), cut, None, tmp_path / "clip.mp4")
     assert (written.num_frames, written.width_px) == (15, width)
     clip, _ = probe_video(tmp_path / "clip.mp4")
     assert clip.interlaced == "progressive"

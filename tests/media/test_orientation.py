@@ -14,7 +14,7 @@ from media.orientation import display_matrix, orientation_of, orientation_of_mat
 from media.probe import probe_video
 from media.settings import CutSettings
 from media.stream_copy import copy_streams
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.types import Span
 from media.write import transcode, write_image
 
@@ -55,10 +55,10 @@ def test_videos_are_shown_written_and_copied_upright(tmp_path: Path, suffix: str
     assert same(frame.coarse().luma, wanted[..., 0])
     assert frame.gray(16).shape == (wanted.shape[0] // 4, wanted.shape[1] // 4)
     assert same(frame.gray(16), wanted[2::4, 2::4, 0]) and same(frame.rgb(16), wanted[2::4, 2::4])
-    transcode(path, facts, SPAN, CutSettings(crf=8, preset="ultrafast"), None, tmp_path / "clip.mp4")
+    transcode(Excerpt(path, facts, SPAN), CutSettings(crf=8, preset="ultrafast"), None, tmp_path / "clip.mp4")
     clip, written = decoded(tmp_path / "clip.mp4")
     assert same(clip, wanted) and orientation_of(written) == (0, False)
-    copy_streams(path, facts, SPAN, tmp_path / "copy.mp4")
+    copy_streams(Excerpt(path, facts, SPAN), tmp_path / "copy.mp4")
     copied, _ = probe_video(tmp_path / "copy.mp4")
     assert (copied.rotation_deg, copied.is_mirrored) == (turn, mirrored)
     assert same(next(iter(read_frames(Stretch(tmp_path / "copy.mp4", copied)))).rgb(None), wanted)

@@ -19,7 +19,7 @@ from media.settings import CutSettings
 from media.sound_encoder import AAC_RATES_HZ, encoded_layout, encoded_rate_hz, named_layout
 from media.sound_reader import SoundReader, Timed, placed
 from media.stream_copy import copy_streams
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.types import Span
 from media.write import transcode
 from media.written import Written
@@ -62,12 +62,12 @@ def span(start_s: float, end_s: float, fps: float = 25.0) -> Span:
 
 def cut(source: Path, to: Path, start_s: float = 0.0, end_s: float = 4.0, settings: CutSettings = FAST) -> Written:
     facts, _ = probe_video(source)
-    return transcode(source, facts, span(start_s, end_s), settings, None, to)
+    return transcode(Excerpt(source, facts, span(start_s, end_s)), settings, None, to)
 
 
 def copied(source: Path, to: Path, start_s: float = 0.0, end_s: float = 4.0) -> Written:
     facts, _ = probe_video(source)
-    return copy_streams(source, facts, span(start_s, end_s), to)
+    return copy_streams(Excerpt(source, facts, span(start_s, end_s)), to)
 
 
 def expect_clicks(clip: Path, source: Path, start_s: float, end_s: float, within_s: float) -> None:
@@ -209,7 +209,7 @@ def test_sound_follows_time_where_frames_are_uneven_or_of_another_rate(tmp_path:
     source = write_clicks(tmp_path / "a.mp4", "aac", picture_times_s=times_s)
     facts, _ = probe_video(source)
     settings = CutSettings(preset="ultrafast", fps=fps)
-    transcode(source, facts, Span(0.4, 3.5, 10, 43), settings, None, tmp_path / "t.mp4")
+    transcode(Excerpt(source, facts, Span(0.4, 3.5, 10, 43)), settings, None, tmp_path / "t.mp4")
     assert heard(tmp_path / "t.mp4").clicks_s == pytest.approx([t - 0.4 for t in TIMES_S], abs=1e-3)
 
 
@@ -330,10 +330,10 @@ def test_a_clip_of_a_long_film_reads_only_what_lies_near_it(tmp_path: Path, name
     decoded = 0
     usual = SoundReader._decoded
 
-    def counted(self, stream, packet, is_run_up):
+    def counted(self, stream, packet, *, is_run_up):
         nonlocal decoded
         decoded += 1
-        return usual(self, stream, packet, is_run_up)
+        return usual(self, stream, packet, is_run_up=is_run_up)
 
     monkeypatch.setattr(SoundReader, "_decoded", counted)
     beats = 0
@@ -342,7 +342,7 @@ def test_a_clip_of_a_long_film_reads_only_what_lies_near_it(tmp_path: Path, name
         nonlocal beats
         beats += 1
 
-    blocks = list(SoundReader(source, facts, span(80.0, 82.0), beat).blocks())
+    blocks = list(SoundReader(Excerpt(source, facts, span(80.0, 82.0), beat=beat)).blocks())
     assert sum(b.samples.shape[1] for b in blocks) == 2 * 16000 and blocks[0].start == 0
     assert decoded < 60 and decoded <= beats + 1 < 400, "of 1,400 packets"
 
@@ -442,7 +442,7 @@ def test_the_sound_of_real_footage_stays_with_its_pictures(shared_videos: Path, 
     times_s = [f.time_s for f in islice(read_frames(Stretch(source, facts)), 62)]
     clip = Span(times_s[20], times_s[-1], 20, len(times_s) - 21)
     written = transcode(
-        source, facts, clip, CutSettings(preset="ultrafast", short_side_px=64), None, tmp_path / "t.mp4"
+        Excerpt(source, facts, clip), CutSettings(preset="ultrafast", short_side_px=64), None, tmp_path / "t.mp4"
     )
     assert written.sound.status == "ok" and written.sound.channels == facts.audio_channels
     original = wave(source, facts.audio_index, clip.start_s + facts.zero_pts * facts.time_base, clip.duration_s)
@@ -513,7 +513,7 @@ def test_sound_is_copied_into_the_container_that_holds_the_pictures(
         pytest.skip(f"no {codec}")
     source = write_clicks(tmp_path / f"a.{suffix}", codec)
     facts, _ = probe_video(source)
-    written = copy_streams(source, facts, span(0.4, 4.0), tmp_path / "t.webm")
+    written = copy_streams(Excerpt(source, facts, span(0.4, 4.0)), tmp_path / "t.webm")
     assert (written.sound.codec, written.sound.status) == (sound, "ok")
     wanted = [t - written.span.start_s for t in heard(source).clicks_s if t >= written.span.start_s]
     assert heard(tmp_path / "t.webm").clicks_s == pytest.approx(wanted, abs=1.1e-3)
@@ -531,7 +531,7 @@ def test_sound_that_webm_cannot_hold_becomes_opus(tmp_path: Path) -> None:
         output.mux(sound.encode(frame_of(click_track(48000, 4.0, TIMES_S, 2), 48000, 0, "stereo")))
         output.mux(sound.encode(None))
     facts, _ = probe_video(source)
-    written = copy_streams(source, facts, span(0.4, 4.0), tmp_path / "t.webm")
+    written = copy_streams(Excerpt(source, facts, span(0.4, 4.0)), tmp_path / "t.webm")
     assert (written.sound.codec, written.sound.channels, written.sound.status) == ("opus", 2, "ok")
     wanted = [t - written.span.start_s for t in TIMES_S if t >= written.span.start_s]
     assert heard(tmp_path / "t.webm").clicks_s == pytest.approx(wanted, abs=1.1e-3)

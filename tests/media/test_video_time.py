@@ -15,7 +15,7 @@ from media.segments import divide_source
 from media.settings import CutSettings
 from media.stream_copy import copy_streams
 from media.streams import Candidate, best_candidate
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.types import Lost, Span
 from media.write import transcode
 
@@ -60,7 +60,7 @@ def test_a_frame_that_is_held_is_footage(tmp_path: Path, suffix: str, codec: str
     for first, last in ((20, 60), (50, 96)):  # with the hold, and beside it
         end_s = frames[last].time_s if last < 96 else end_of(frames)
         span = Span(frames[first].time_s, end_s, first, last - first)
-        written = transcode(path, facts, span, QUICK, None, tmp_path / "t.mp4")
+        written = transcode(Excerpt(path, facts, span), QUICK, None, tmp_path / "t.mp4")
         assert written.fps == 24 and written.num_frames == last - first
         assert length_of(tmp_path / "t.mp4") == pytest.approx((span.duration_s,) * 2, abs=0.002)
 
@@ -82,7 +82,7 @@ def test_the_last_frame_lasts_as_long_as_its_file_says(tmp_path: Path, suffix: s
     frames, lost = read(path)
     assert lost == [] and end_of(frames) == pytest.approx(47 / 24 + 5, abs=0.002)
     span = Span(1.0, end_of(frames), 24, 24)
-    written = transcode(path, facts, span, QUICK, None, tmp_path / "t.mp4")
+    written = transcode(Excerpt(path, facts, span), QUICK, None, tmp_path / "t.mp4")
     assert written.fps == 24
     assert length_of(tmp_path / "t.mp4") == pytest.approx((span.duration_s,) * 2, abs=0.002)
     again, lost = read(tmp_path / "t.mp4")
@@ -96,7 +96,7 @@ def test_a_clip_of_uneven_rate_is_as_long_as_its_span(tmp_path: Path) -> None:
     facts, _ = probe_video(path)
     frames, _ = read(path)
     span = Span(frames[10].time_s, end_of(frames), 10, 50)
-    written = transcode(path, facts, span, QUICK, None, tmp_path / "t.mp4")
+    written = transcode(Excerpt(path, facts, span), QUICK, None, tmp_path / "t.mp4")
     assert facts.is_vfr and written.fps == pytest.approx(50 / span.duration_s)
     assert length_of(tmp_path / "t.mp4") == pytest.approx((span.duration_s,) * 2, abs=0.002)
 
@@ -133,7 +133,7 @@ def test_joined_files_are_seen_whole_and_cut_where_they_were_seen(tmp_path: Path
     assert len(divide_source(facts, scan, 1.0)) == 1  # it cannot be entered midway
     for first, last in ((50, 70), (80, 107)):
         span = Span(frames[first].time_s, frames[last].time_s, first, last - first)
-        written = transcode(path, facts, span, QUICK, None, tmp_path / "t.mp4")
+        written = transcode(Excerpt(path, facts, span), QUICK, None, tmp_path / "t.mp4")
         assert written.num_frames == last - first
         clip, _ = read(tmp_path / "t.mp4")
         assert np.abs(clip[0].rgb(None).astype(int) - drawn[first]).mean() < 12
@@ -161,7 +161,7 @@ def test_a_change_of_size_is_seen_in_every_frame(tmp_path: Path) -> None:
         assert frames[first].rgb(None).shape == (size[1], size[0], 3)
         assert frames[first].coarse().luma.shape == (72, 120) if size[0] > size[1] else (120, 72)
         span = Span(frames[first].time_s, round(frames[first].time_s + 1, 6), first, 24)
-        written = transcode(path, facts, span, QUICK, None, tmp_path / "t.mp4")
+        written = transcode(Excerpt(path, facts, span), QUICK, None, tmp_path / "t.mp4")
         assert (written.width_px, written.height_px) == size
 
 
@@ -319,7 +319,7 @@ def test_a_copy_shows_the_same_frames_at_the_same_times(tmp_path: Path, source: 
     span = Span(frames[10].time_s, frames[90].time_s, 10, 80)
     suffix = {"libvpx": "webm", "prores_ks": "mkv"}.get(codec, "mp4")
     to = tmp_path / f"copy.{suffix}"
-    written = copy_streams(path, facts, span, to)
+    written = copy_streams(Excerpt(path, facts, span), to)
     kept = written.span
     assert written.num_frames == kept.num_frames >= 55 and kept.start_s >= span.start_s and kept.end_s <= span.end_s
     assert written.fps == 24

@@ -17,7 +17,7 @@ from media.probe import probe_video
 from media.settings import CutSettings
 from media.stream_copy import copy_streams
 from media.stream_decoder import RawFrame
-from media.stretch import Stretch
+from media.stretch import Excerpt, Stretch
 from media.types import Span
 from media.write import transcode
 
@@ -42,7 +42,7 @@ def test_a_copy_begins_at_a_keyframe_and_holds_just_its_span(tmp_path: Path, suf
     options = {"preset": "medium", "g": "20", "bf": "2", "x264-params": "scenecut=0"}
     source = draw(tmp_path / f"a.{suffix}", options=options)
     facts, _ = probe_video(source)
-    written = copy_streams(source, facts, Span(0.48, 3.48, 12, 75), tmp_path / "copy.mp4")
+    written = copy_streams(Excerpt(source, facts, Span(0.48, 3.48, 12, 75)), tmp_path / "copy.mp4")
     frames = decoded(tmp_path / "copy.mp4")
     kept = written.span
     assert kept.start_s == pytest.approx(0.8) and kept.end_s <= 3.48 + 1e-6
@@ -58,7 +58,7 @@ def test_a_span_without_keyframe_cannot_be_copied(tmp_path: Path) -> None:
     source = draw(tmp_path / "a.mp4", options={"g": "250", "x264-params": "scenecut=0"})
     facts, _ = probe_video(source)
     with pytest.raises(MediaError, match="no keyframe"):
-        copy_streams(source, facts, Span(1.0, 3.0, 25, 50), tmp_path / "copy.mp4")
+        copy_streams(Excerpt(source, facts, Span(1.0, 3.0, 25, 50)), tmp_path / "copy.mp4")
     assert not list(tmp_path.glob("*copy*"))
 
 
@@ -70,7 +70,7 @@ def test_a_copy_counts_the_frames_that_are_shown(shared_videos: Path, tmp_path: 
     with av.open(str(source)) as container:
         assert sum(p.size > 0 for p in container.demux(video=0)) > len(frames) == len(scan.pts)
     span = Span(0.0, frames[-1].time_s + frames[-1].duration_s, 0, len(frames))
-    written = copy_streams(source, facts, span, tmp_path / "copy.mp4")
+    written = copy_streams(Excerpt(source, facts, span), tmp_path / "copy.mp4")
     assert written.num_frames == written.span.num_frames == len(decoded(tmp_path / "copy.mp4")) == len(frames)
 
 
@@ -83,9 +83,9 @@ def test_a_full_disk_is_not_the_clips_fault(tmp_path: Path, write_clip: str, mon
     span = Span(0.0, 4.0, 0, 100)
     with pytest.raises(OutputError, match="space"):
         if write_clip == "copy":
-            copy_streams(source, facts, span, tmp_path / "t.mp4")
+            copy_streams(Excerpt(source, facts, span), tmp_path / "t.mp4")
         else:
-            transcode(source, facts, span, CutSettings(), None, tmp_path / "t.mp4")
+            transcode(Excerpt(source, facts, span), CutSettings(), None, tmp_path / "t.mp4")
     assert not list(tmp_path.glob("*t.mp4"))
 
 
@@ -100,14 +100,14 @@ def test_damage_that_shows_in_the_copy_alone_fails_it(tmp_path: Path) -> None:
     data[at + size // 4 : at + size * 3 // 4] = bytes(size * 3 // 4 - size // 4)
     source.write_bytes(data)
     with pytest.raises(MediaError, match="does not decode"):
-        copy_streams(source, facts, Span(0.0, 4.0, 0, 100), tmp_path / "copy.mp4")
+        copy_streams(Excerpt(source, facts, Span(0.0, 4.0, 0, 100)), tmp_path / "copy.mp4")
     assert not list(tmp_path.glob("*copy*"))
 
 
 def test_a_copy_states_the_pixels_that_it_has(tmp_path: Path) -> None:
     source = draw(tmp_path / "a.mp4", sample_aspect=Fraction(4, 3))
     facts, _ = probe_video(source)
-    written = copy_streams(source, facts, Span(0.0, 4.0, 0, 100), tmp_path / "copy.mp4")
+    written = copy_streams(Excerpt(source, facts, Span(0.0, 4.0, 0, 100)), tmp_path / "copy.mp4")
     assert (facts.width_px, written.width_px) == (427, 320)
     assert decoded(tmp_path / "copy.mp4")[0][1].shape[:2] == (written.height_px, written.width_px)
 
@@ -123,7 +123,7 @@ def test_every_span_is_written_whole_however_fine_the_ticks(tmp_path: Path, tick
     assert facts.time_base == 1 / ticks_per_s and len(read) == 30
     for first in range(0, 27, 4):
         span = Span(read[first].time_s, read[first + 3].time_s, first, 3)
-        transcode(source, facts, span, CutSettings(preset="ultrafast"), None, tmp_path / "t.mp4")
+        transcode(Excerpt(source, facts, span), CutSettings(preset="ultrafast"), None, tmp_path / "t.mp4")
         written = [pixels.astype(float) for _, pixels in decoded(tmp_path / "t.mp4")]
         apart = [[float(np.abs(f.rgb(None) - w).mean()) for f in read] for w in written]
         assert [int(np.argmin(row)) for row in apart] == [first, first + 1, first + 2]
@@ -137,7 +137,7 @@ def test_a_clip_across_the_seam_of_joined_files_holds_every_frame(tmp_path: Path
     read = list(read_frames(Stretch(source, facts)))
     assert [f.time_s for f in read] == [round(i / 25, 6) for i in range(200)]
     span, cut = Span(3.6, 4.4, 90, 20), CutSettings(preset="ultrafast")
-    written = transcode(source, facts, span, cut, None, tmp_path / "t.mp4")
+    written = transcode(Excerpt(source, facts, span), cut, None, tmp_path / "t.mp4")
     times, frames = zip(*decoded(tmp_path / "t.mp4"), strict=True)
     assert written.num_frames == len(frames) == 20
     assert np.abs(frames[12].astype(int) - read[102].rgb(None)).mean() < 3
@@ -151,7 +151,7 @@ def test_frames_a_tick_apart_stay_apart(tmp_path: Path, monkeypatch: pytest.Monk
         frames = [RawFrame(frame, frame.pts, 0, facts) for frame in islice(container.decode(video=0), 8)]
     times_s = [0.0, *((67567.5 + k) / 90_000 for k in range(7))]
     monkeypatch.setattr(write, "_with_times", lambda *_: zip(frames, times_s, strict=True))
-    written = transcode(source, facts, Span(0.0, 1.0, 0, 8), CutSettings(), None, tmp_path / "t.mp4")
+    written = transcode(Excerpt(source, facts, Span(0.0, 1.0, 0, 8)), CutSettings(), None, tmp_path / "t.mp4")
     assert len(decoded(tmp_path / "t.mp4")) == written.num_frames == 8
 
 
@@ -171,7 +171,7 @@ def write_in_ticks(path: Path, frames: list[np.ndarray], ticks_per_s: int) -> No
 def test_a_constant_rate_shows_what_was_on_screen(tmp_path: Path) -> None:
     source = draw(tmp_path / "a.mp4")
     facts, _ = probe_video(source)
-    written = transcode(source, facts, Span(1.0, 3.0, 25, 50), CutSettings(fps=10.0), None, tmp_path / "t.mp4")
+    written = transcode(Excerpt(source, facts, Span(1.0, 3.0, 25, 50)), CutSettings(fps=10.0), None, tmp_path / "t.mp4")
     frames = decoded(tmp_path / "t.mp4")
     assert len(frames) == written.num_frames == 20 and written.fps == 10
     assert [t for t, _ in frames] == pytest.approx([i / 10 for i in range(20)], abs=1e-3)
@@ -184,6 +184,6 @@ def test_bars_are_cut_off_and_sizes_are_even(tmp_path: Path) -> None:
     facts, _ = probe_video(source)
     box = (0.1, 0.1, 0.9, 0.9)
     cut = CutSettings(short_side_px=101)
-    written = transcode(source, facts, Span(0.0, 1.0, 0, 25), cut, box, tmp_path / "t.mp4")
+    written = transcode(Excerpt(source, facts, Span(0.0, 1.0, 0, 25)), cut, box, tmp_path / "t.mp4")
     picture = decoded(tmp_path / "t.mp4")[0][1]
     assert picture.shape[:2] == (written.height_px, written.width_px) == (100, 180)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.gradient_sampling import Predict, kept_steps, predictor, sample_with_gradient
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
@@ -143,9 +143,12 @@ def test_what_is_sampled_is_what_the_sampler_samples(kind: str) -> None:
     name = "flow_euler" if kind == "flow" else "ddim"
     generator = torch.Generator().manual_seed(5)
     expected = generate_latents(
-        FAMILY, model.float(), make_scheduler(plan, STEPS, name),
-        Conditioning(texts(1).text.float()), Conditioning(texts(1).text.float()), SHAPE, STEPS, 3.0, generator,
-    )  # fmt: skip
+        Denoiser(FAMILY, model.float(), make_scheduler(plan, STEPS, name)),
+        Prompted(Conditioning(texts(1).text.float()), Conditioning(texts(1).text.float()), 3.0),
+        SHAPE,
+        Course(STEPS),
+        generator,
+    )
     first = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(5))
     said = Conditioning(texts(1).text.float())
     predict = predictor(FAMILY, model, said, said, 3.0, SHAPE[0])

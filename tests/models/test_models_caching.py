@@ -5,7 +5,7 @@ import torch
 from closeness import close
 
 from models.denoise.first_block_cache import Skipped, first_block_cache
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
 from models.errors import ModelError
@@ -32,14 +32,10 @@ def sample(model: torch.nn.Module, threshold: float | None, seed: int = 0) -> tu
     scheduler = make_scheduler(make_objective("flow").scheduler_config(), STEPS)
     with first_block_cache(model, threshold) as skipped:
         latents = generate_latents(
-            FAMILY,
-            model,
-            scheduler,
-            Conditioning(text),
-            Conditioning(negative),
+            Denoiser(FAMILY, model, scheduler),
+            Prompted(Conditioning(text), Conditioning(negative), 3.0),
             (16, 2, 4, 4),
-            STEPS,
-            3.0,
+            Course(STEPS),
             torch.Generator().manual_seed(seed),
         )
     return latents, skipped

@@ -8,6 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.memory.cost import (
     SAVED_VALUES,
     SAVED_VALUES_CHECKPOINTED,
+    RowsAtOnce,
+    TrainedHow,
     forward_flops,
     saved_bytes,
     training_flops,
@@ -62,7 +64,7 @@ def test_activations_are_those_autograd_keeps(heads: int, layers: int, side: int
         network.enable_gradient_checkpointing()
     kept = saved_bytes(Call(network), *inputs)
     predicted = training_memory(
-        shape, tokens, TEXT, 2, shape.parameters, 1, checkpointing=checkpointing, half=False, eight_bit=False, ema=False
+        shape, RowsAtOnce(tokens, TEXT, 2), shape.parameters, TrainedHow(checkpointing=checkpointing, half=False)
     )
     if checkpointing:  # one block is computed again while its inputs are held
         kept += int(SAVED_VALUES * (tokens + TEXT) * shape.width * 4 * 2)
@@ -72,15 +74,13 @@ def test_activations_are_those_autograd_keeps(heads: int, layers: int, side: int
 
 def test_adapters_8_bits_shards_and_half_precision_save_what_they_save() -> None:
     shape = FAMILY.shape(case(4, 4, 8)[0])
-    full = training_memory(
-        shape, 48, TEXT, 1, shape.parameters, 1, checkpointing=False, half=False, eight_bit=False, ema=True
-    )
+    row = RowsAtOnce(48, TEXT)
+    full = training_memory(shape, row, shape.parameters, TrainedHow(checkpointing=False, half=False, ema=True))
     assert full.weights + full.gradients + full.optimizer + full.ema == 20 * shape.parameters
-    adapter = training_memory(shape, 48, TEXT, 1, 1000, 1, checkpointing=False, half=True, eight_bit=False, ema=False)
+    adapter = training_memory(shape, row, 1000, TrainedHow(checkpointing=False, half=True))
     assert adapter.weights == 4 * 1000 + 2 * (shape.parameters - 1000)
     assert adapter.optimizer == 8 * 1000
-    shared = training_memory(
-        shape, 48, TEXT, 1, shape.parameters, 4, checkpointing=False, half=False, eight_bit=True, ema=False
-    )
+    how = TrainedHow(checkpointing=False, half=False, eight_bit=True)
+    shared = training_memory(shape, row, shape.parameters, how, shards=4)
     assert shared.optimizer == 2 * shape.parameters // 4
     assert shared.activations == full.activations

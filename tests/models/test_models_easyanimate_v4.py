@@ -13,6 +13,7 @@ from models.denoise.objectives import make_objective
 from models.errors import ModelError
 from models.lora.adapters import add_lora, apply_lora, export_lora
 from models.lora.files import read_lora
+from models.lora.form import AdapterForm
 from models.text.table import IMAGE_ENCODERS, TEXT_ENCODERS
 from models.transformers.blocks.hunyuan_rope import rotary_2d
 from models.transformers.conditioning import Conditioning
@@ -333,7 +334,7 @@ def test_noise_on_known_pixels_is_noted_and_kept(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_adapters_go_to_both_layouts_and_back(tmp_path: Path) -> None:
     model = build(SMALL_INPAINT)
-    add_lora(model, 4, None, FAMILY.lora_targets)
+    add_lora(model, AdapterForm(4, None), FAMILY.lora_targets)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)

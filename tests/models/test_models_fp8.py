@@ -11,6 +11,7 @@ from torch import nn
 
 from models.errors import ModelError
 from models.lora.adapters import add_lora, lora_weights, trainable
+from models.lora.form import AdapterForm
 from models.memory.block_offload import BlockOffload, PlainCopier, StreamCopier, offload_blocks
 from models.memory.cost import saved_bytes
 from models.memory.fp8 import FP8, FP8_TOLERANCE, Fp8Linear, fp8_layers, store_in_fp8
@@ -24,7 +25,7 @@ FAMILY = EasyAnimate()
 def adapted(layers: int = 4, checkpointing: bool = True) -> nn.Module:
     torch.manual_seed(0)
     network = FAMILY.build(FAMILY.presets["tiny"] | {"num_layers": layers, "mmdit_layers": layers})
-    add_lora(network, 4, None, FAMILY.lora_targets)
+    add_lora(network, AdapterForm(4, None), FAMILY.lora_targets)
     if checkpointing:
         network.enable_gradient_checkpointing()
     return network

@@ -24,6 +24,7 @@ from models.lora.adapters import (
     verify_exports,
 )
 from models.lora.files import LoraWeights
+from models.lora.form import AdapterForm
 
 torch.set_num_threads(1)
 
@@ -32,7 +33,7 @@ torch.set_num_threads(1)
 def test_a_new_adapter_changes_nothing_and_only_it_is_trained(dora: bool) -> None:
     model = build()
     before, expected = base_state(model), output(model)
-    modules = add_lora(model, 3, 5.0, TARGETS, dora=dora)
+    modules = add_lora(model, AdapterForm(3, 5.0, dora=dora), TARGETS)
     assert len(modules) == 2 * len(TARGETS)
     assert torch.allclose(output(model), expected, atol=1e-6)
     assert {id(p) for p in trainable(model)} == {id(p) for n, p in model.named_parameters() if ".lora_" in n}
@@ -47,9 +48,9 @@ def test_a_new_adapter_changes_nothing_and_only_it_is_trained(dora: bool) -> Non
 def test_the_seed_decides_the_adapter_and_the_global_generator_is_left_alone() -> None:
     state = torch.get_rng_state()
     first, again, other = build(), build(), build()
-    add_lora(first, 3, None, TARGETS, seed=1)
-    add_lora(again, 3, None, TARGETS, seed=1)
-    add_lora(other, 3, None, TARGETS, seed=2)
+    add_lora(first, AdapterForm(3, None), TARGETS, seed=1)
+    add_lora(again, AdapterForm(3, None), TARGETS, seed=1)
+    add_lora(other, AdapterForm(3, None), TARGETS, seed=2)
     apply_lora(other, lora_weights(first), "more")
     assert torch.equal(torch.get_rng_state(), state)
     assert same(get_peft_model_state_dict(first), get_peft_model_state_dict(again))
@@ -124,7 +125,7 @@ def test_a_broken_adapter_is_not_fused() -> None:
 
 def test_a_bf16_base_keeps_its_dtype_and_the_adapter_its_digits(tmp_path: Path) -> None:
     model = build(dtype=torch.bfloat16)
-    add_lora(model, 3, 5.0, TARGETS, dora=True)
+    add_lora(model, AdapterForm(3, 5.0, dora=True), TARGETS)
     assert {p.dtype for p in trainable(model)} == {torch.float32}
     with torch.no_grad():
         for parameter in trainable(model):
@@ -219,18 +220,18 @@ def test_half_a_dora_is_refused() -> None:
 def test_wrong_requests_say_what_there_is() -> None:
     model = build()
     with pytest.raises(ModelError, match=r"target 'to_x' is no linear layer.*to_out\.0, to_q"):
-        add_lora(model, 4, None, ["to_q", "to_x"])
+        add_lora(model, AdapterForm(4, None), ["to_q", "to_x"])
     with pytest.raises(ModelError, match="target 'norm_final' is no linear layer"):
-        add_lora(model, 4, None, ["norm_final"])
+        add_lora(model, AdapterForm(4, None), ["norm_final"])
     for rank, alpha in ((0, None), (4, 0.0), (4, math.nan)):
         with pytest.raises(ModelError, match="at least 1 and alpha above 0"):
-            add_lora(model, rank, alpha, TARGETS)
+            add_lora(model, AdapterForm(rank, alpha), TARGETS)
     with pytest.raises(ModelError, match="no targets"):
-        add_lora(model, 4, None, [])
+        add_lora(model, AdapterForm(4, None), [])
     with pytest.raises(ModelError, match=r"adapter name 'a\.b'"):
-        add_lora(model, 4, None, TARGETS, name="a.b")
+        add_lora(model, AdapterForm(4, None), TARGETS, name="a.b")
     assert not any(".lora_" in name for name, _ in model.named_modules())
-    add_lora(model, 4, None, TARGETS)
+    add_lora(model, AdapterForm(4, None), TARGETS)
     with pytest.raises(ModelError, match="has an adapter 'default' already"):
         apply_lora(model, lora_weights(model), "default")
     with pytest.raises(ModelError, match="no adapter 'other'"):
@@ -239,7 +240,7 @@ def test_wrong_requests_say_what_there_is() -> None:
 
 def test_convolutions_are_never_adapted() -> None:
     model = build()
-    modules = add_lora(model, 2, None, ["proj"])  # the patch embedding and the feed-forward's first layer
+    modules = add_lora(model, AdapterForm(2, None), ["proj"])  # the patch embedding and the feed-forward's first layer
     assert modules
     assert all(isinstance(build().get_submodule(module), nn.Linear) for module in modules)
     assert isinstance(model.proj, nn.Conv2d)

@@ -26,6 +26,7 @@ from models.lora.files import (
     resolve,
     write_lora,
 )
+from models.lora.form import AdapterForm
 
 torch.set_num_threads(1)
 
@@ -180,7 +181,7 @@ def test_a_name_that_may_be_two_layers_is_refused_only_where_it_is_used() -> Non
 
 def test_twins_are_not_exported_in_kohya_layout(tmp_path: Path) -> None:
     model = Twins()
-    add_lora(model, 1, None, ["b_q", "q"])
+    add_lora(model, AdapterForm(1, None), ["b_q", "q"])
     with pytest.raises(ModelError, match="two modules are called"):
         export_lora(model, "default", tmp_path)
 

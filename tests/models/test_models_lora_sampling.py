@@ -10,7 +10,7 @@ from adapters import QUERY, build, random_weights
 from closeness import close
 from torch import nn
 
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
 from models.errors import ModelError
@@ -31,14 +31,10 @@ def sample(model: nn.Module, sampler: str | None = None) -> torch.Tensor:
     text, negative = (torch.randn(1, 6, 16, generator=draw) for _ in range(2))
     scheduler = make_scheduler(make_objective("flow").scheduler_config(), STEPS, sampler)
     return generate_latents(
-        EasyAnimate(),
-        model,
-        scheduler,
-        Conditioning(text),
-        Conditioning(negative),
+        Denoiser(EasyAnimate(), model, scheduler),
+        Prompted(Conditioning(text), Conditioning(negative), 4.0),
         (4, 3, 8, 8),
-        STEPS,
-        4.0,
+        Course(STEPS),
         torch.Generator().manual_seed(2),
     )
 

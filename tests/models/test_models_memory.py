@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import make_objective
 from models.denoise.samplers import make_scheduler
 from models.errors import ModelError
@@ -64,9 +64,12 @@ def sample(encoder: Qwen2VLText, placement: Placement) -> np.ndarray:
     scheduler = make_scheduler(make_objective("flow").scheduler_config(), 3)
     with placement.computing("transformer") as transformer:
         latents = generate_latents(
-            FAMILY, transformer, scheduler, Conditioning(texts[1:]), Conditioning(texts[:1]), (16, 2, 4, 4), 3, 4.0,
+            Denoiser(FAMILY, transformer, scheduler),
+            Prompted(Conditioning(texts[1:]), Conditioning(texts[:1]), 4.0),
+            (16, 2, 4, 4),
+            Course(3),
             torch.Generator().manual_seed(7),
-        )  # fmt: skip
+        )
     with placement.computing("vae") as vae:
         return decode_pixels(vae, latents)
 

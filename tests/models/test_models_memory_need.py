@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from models.geometry import Bucket
 from models.memory.live_memory import peak_bytes
 from models.memory.modes import place
-from models.memory.sampling_need import Need, PartNeed, sampling_need
+from models.memory.sampling_need import Need, PartNeed, SampledParts, sampling_need
 from models.text.qwen2_vl import Qwen2VLText, build_tiny, empty_text_encoder
 from models.text.table import IMAGE_ENCODERS
 from models.transformers.conditioning import Conditioning
@@ -32,7 +33,9 @@ def need(transformer: torch.nn.Module, vae=None, encoder=None, frames: int = 9, 
         with torch.device("meta"):
             vae = build_vae(SMALL_VAE)
     values = {"text_tokens": 64, "half": False, **kwargs}
-    return sampling_need(FAMILY.shape(transformer), transformer, vae, encoder, frames, side, side, **values)
+    return sampling_need(
+        SampledParts(FAMILY.shape(transformer), transformer, vae, encoder), Bucket(frames, side, side), **values
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -11,7 +11,7 @@ from closeness import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import DYNAMIC_MU, Kind, draw_quantile, make_objective, objective_of
 from models.denoise.samplers import SAMPLERS, make_scheduler
 from models.errors import ModelError
@@ -117,9 +117,12 @@ def test_a_perfect_network_samples_the_data(kind: Kind) -> None:
     data = draw(3, 1, 4, 2, 2, 2)
     scheduler = make_scheduler(make_objective(kind).scheduler_config(), 20)
     latents = generate_latents(
-        Perfect(kind, data), None, scheduler, Conditioning(torch.zeros(1, 1, 1)), None, (4, 2, 2, 2), 20, 1.0,
+        Denoiser(Perfect(kind, data), None, scheduler),
+        Prompted(Conditioning(torch.zeros(1, 1, 1)), None, 1.0),
+        (4, 2, 2, 2),
+        Course(20),
         torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    )
     assert (latents - data).abs().max() < (1e-3 if kind == "flow" else 0.1)  # DDIM ends one small step before 0
 
 
@@ -141,14 +144,10 @@ def test_sampling_equals_that_of_diffusers() -> None:
     ).frames  # fmt: skip
     scheduler = make_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler", **pipeline.scheduler.config}, 3)
     ours = generate_latents(
-        family,
-        network,
-        scheduler,
-        Conditioning(text),
-        Conditioning(negative),
+        Denoiser(family, network, scheduler),
+        Prompted(Conditioning(text), Conditioning(negative), 4.0),
         (16, 2, 4, 6),
-        3,
-        4.0,
+        Course(3),
         torch.Generator().manual_seed(7),
     )
     assert close(ours, theirs)

@@ -19,6 +19,7 @@ from models.denoise.samplers import make_scheduler
 from models.errors import ModelError
 from models.lora.adapters import add_lora, apply_lora, export_lora, lora_weights, trainable, verify_exports
 from models.lora.files import read_lora
+from models.lora.form import AdapterForm
 from models.text.table import IMAGE_ENCODERS
 from models.transformers.architecture import Shape
 from models.transformers.conditioning import Conditioning
@@ -307,7 +308,7 @@ def test_a_models_weights_say_whether_it_is_told_sizes(tmp_path: Path) -> None:
 def test_a_lora_adapts_every_linear_layer_as_published(preset: str, layers: int) -> None:
     family, model = build_empty(preset)
     linear = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    adapted = add_lora(model, 1, None, family.lora_targets)
+    adapted = add_lora(model, AdapterForm(1, None), family.lora_targets)
     assert len(adapted) == layers and set(adapted) == linear
 
 
@@ -315,7 +316,7 @@ def test_a_lora_adapts_every_linear_layer_as_published(preset: str, layers: int)
 def test_a_lora_of_images_adapts_all_but_the_temporal_layers(preset: str, layers: int) -> None:
     family, model = build_empty(preset)
     linear = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    adapted = add_lora(model, 1, None, family.lora_targets, excludes=family.image_lora_excludes)
+    adapted = add_lora(model, AdapterForm(1, None), family.lora_targets, excludes=family.image_lora_excludes)
     assert len(adapted) == layers and set(adapted) == {name for name in linear if "temporal" not in name}
 
 
@@ -323,7 +324,7 @@ def test_a_lora_of_images_adapts_all_but_the_temporal_layers(preset: str, layers
 def test_a_lora_of_images_alone_leaves_temporal_layers_as_they_are(preset: str, tmp_path: Path) -> None:
     family, model = FAMILIES[preset], trained(build(preset))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    add_lora(model, 2, None, family.lora_targets, excludes=family.image_lora_excludes)
+    add_lora(model, AdapterForm(2, None), family.lora_targets, excludes=family.image_lora_excludes)
     optimizer = torch.optim.AdamW(trainable(model), lr=0.05)
     for _ in range(2):
         optimizer.zero_grad()

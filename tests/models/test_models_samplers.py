@@ -11,7 +11,7 @@ import pytest
 import torch
 from closeness import close
 
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.objectives import Kind, make_objective
 from models.denoise.samplers import SAMPLERS, make_scheduler
 from models.errors import ModelError
@@ -69,8 +69,12 @@ def run(
     scheduler = make_scheduler(config, steps, name)
     generator = torch.Generator().manual_seed(seed)
     latents = generate_latents(
-        network, None, scheduler, Conditioning(torch.zeros(1, 1, 1)), None, SHAPE, steps, 1.0, generator
-    ).double()  # fmt: skip
+        Denoiser(network, None, scheduler),
+        Prompted(Conditioning(torch.zeros(1, 1, 1)), None, 1.0),
+        SHAPE,
+        Course(steps),
+        generator,
+    ).double()
     noise = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(seed)).double()
     error = (latents - network.end(noise)).square().mean().sqrt().item() / DEVIATION
     return latents, error, network.calls
@@ -209,9 +213,12 @@ def test_every_sampler_gives_what_diffusers_own_pipeline_gives(kind: Kind, name:
         guidance_scale=4.0, generator=torch.Generator().manual_seed(7), output_type="latent",
     ).frames  # fmt: skip
     ours = generate_latents(
-        family, network, make_scheduler(config, 5, name), Conditioning(text), Conditioning(negative), (16, 2, 4, 4),
-        5, 4.0, torch.Generator().manual_seed(7),
-    )  # fmt: skip
+        Denoiser(family, network, make_scheduler(config, 5, name)),
+        Prompted(Conditioning(text), Conditioning(negative), 4.0),
+        (16, 2, 4, 4),
+        Course(5),
+        torch.Generator().manual_seed(7),
+    )
     assert close(ours, theirs)
 
 

@@ -170,7 +170,7 @@ def test_offline_one_line_names_the_file_its_size_and_the_command(monkeypatch, n
 
 
 def test_no_answer_from_the_network_is_told_in_one_line(monkeypatch):
-    monkeypatch.setattr(weights, "_download_direct", lambda name, again: (_ for _ in ()).throw(OSError("no route")))
+    monkeypatch.setattr(weights, "_download_direct", lambda name, *, again: (_ for _ in ()).throw(OSError("no route")))
     with pytest.raises(ModelError, match=r"cannot be fetched \(no route\)"):
         find_weights("head")
 

@@ -19,7 +19,7 @@ from controls.networks import MapNetwork
 from models.conditions.camera_path import path_text, preset_path
 from models.conditions.plucker import plucker_maps
 from models.conditions.trajectory import read_trajectory
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.errors import ModelError
 from models.geometry import Bucket
 from models.vae.video_vae import to_signed
@@ -66,10 +66,12 @@ def latents_of(model: OpenModel, request: Request) -> torch.Tensor:
     condition, acting = steered(vae, model.facts.spec, job, pixels)
     with networks.placement.computing("transformer") as transformer:
         return generate_latents(
-            networks.family, transformer, FlowMatchEulerDiscreteScheduler(shift=2.0),
-            replace(model._texts["a disc"], latents=condition), model._texts[""],
-            (channels, *job.bucket.latent_shape), 2, 2.0, torch.Generator().manual_seed(0), acting=acting,
-        )  # fmt: skip
+            Denoiser(networks.family, transformer, FlowMatchEulerDiscreteScheduler(shift=2.0)),
+            Prompted(replace(model._texts["a disc"], latents=condition), model._texts[""], 2.0),
+            (channels, *job.bucket.latent_shape),
+            Course(2, acting=acting),
+            torch.Generator().manual_seed(0),
+        )
 
 
 def mended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> EasyAnimateControlPipeline:

@@ -18,6 +18,7 @@ from pipelines import FAMILY, half_mask, moving, picture, psnr_db, write_pipelin
 import run_pipeline
 from models.errors import ModelError
 from models.lora.adapters import add_lora, export_lora
+from models.lora.form import AdapterForm
 from models.vae.video_vae import decode_pixels, encode, load_vae, to_signed
 from sampling.files import targets_for
 from sampling.model import OpenModel, open_model
@@ -280,7 +281,7 @@ def test_several_loras_give_the_same_fused_or_not_and_each_by_its_scale(folder: 
     files = []
     for seed in (1, 2):
         network = FAMILY.load(folder / "plain" / "transformer")
-        add_lora(network, 4, None, FAMILY.lora_targets, seed=seed)
+        add_lora(network, AdapterForm(4, None), FAMILY.lora_targets, seed=seed)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if "lora_B" in name:
@@ -364,7 +365,7 @@ def test_the_user_is_told_where_the_model_does_not_see_what_is_given(folder: Pat
 def test_a_run_that_trained_an_adapter_brings_it_along_once(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "plain", tmp_path / "run" / "model")
     network = FAMILY.load(folder / "plain" / "transformer")
-    add_lora(network, 4, None, FAMILY.lora_targets)
+    add_lora(network, AdapterForm(4, None), FAMILY.lora_targets)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "lora_B" in name:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.measure import Extent
-from models.denoise.generate import Source, generate_latents, steps_done
+from models.denoise.generate import Course, Denoiser, Prompted, Source, generate_latents, steps_done
 from models.denoise.image_to_video import known_ends, source_of_first
 from models.denoise.long_video import join, length_of, segments_for
 from models.denoise.objectives import Kind, make_objective
@@ -50,9 +50,12 @@ def draw(seed: int) -> torch.Tensor:
 def run(name: str, kind: Kind, network: Perfect, source: Source | None) -> torch.Tensor:
     scheduler = make_scheduler(make_objective(kind).scheduler_config(), STEPS, name)
     return generate_latents(
-        network, torch.nn.Identity(), scheduler, Conditioning(torch.zeros(1, 1, 1)), None, SHAPE, STEPS, 1.0,
-        torch.Generator().manual_seed(0), source=source,
-    )  # fmt: skip
+        Denoiser(network, torch.nn.Identity(), scheduler),
+        Prompted(Conditioning(torch.zeros(1, 1, 1)), None, 1.0),
+        SHAPE,
+        Course(STEPS, source),
+        torch.Generator().manual_seed(0),
+    )
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)

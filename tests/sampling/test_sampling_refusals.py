@@ -13,6 +13,7 @@ from pipelines import FAMILY, half_mask, moving, picture, write_pipeline
 import run_pipeline
 from core.errors import UserError
 from models.lora.adapters import add_lora, export_lora
+from models.lora.form import AdapterForm
 from models.vae.video_vae import PRESETS, build_vae
 from sampling.request import parse_seeds, read_prompts
 
@@ -125,7 +126,7 @@ def test_a_lora_of_another_model_is_refused_by_its_keys(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = FAMILY.build(dict(FAMILY.presets["tiny"]) | {"num_layers": 3, "mmdit_layers": 3})
-    add_lora(other, 4, None, FAMILY.lora_targets)
+    add_lora(other, AdapterForm(4, None), FAMILY.lora_targets)
     file = export_lora(other, "default", tmp_path)[0]
     line = said(capsys, folder, tmp_path / "out", "plain", "--lora", f"{file}:0.5")
     assert "transformer_blocks.2" in line and "trained on it" in line

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from models.lora.adapters import add_lora
 from models.lora.files import read_lora
+from models.lora.form import AdapterForm
 from models.transformers.easyanimate_v5 import EasyAnimate
 from models.transformers.table import build_empty
 from train_bridge.config import LoraSettings, TrainConfig
@@ -26,7 +27,7 @@ def test_an_adapter_on_a_bf16_base_is_exported_from_shapes_alone(
     family.build(family.presets["tiny"]).to(torch.bfloat16).save_pretrained(tmp_path / "base")
     monkeypatch.setattr(finish, "load_transformer", lambda *_: pytest.fail("the base was loaded"))
     network = family.load(tmp_path / "base", torch.bfloat16)
-    add_lora(network, 4, 2.0, family.lora_targets, dora=dora)
+    add_lora(network, AdapterForm(4, 2.0, dora=dora), family.lora_targets)
     weights = {name: torch.randn_like(p) for name, p in network.named_parameters() if p.requires_grad}
     _, empty = build_empty(str(tmp_path / "base"))
     config = TrainConfig(lora=LoraSettings(rank=4, alpha=2.0, dora=dora))

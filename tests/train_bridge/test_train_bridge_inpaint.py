@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import run_pipeline
 from models.conditions.inpaint import Known, condition_latents
-from models.denoise.generate import generate_latents
+from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.samplers import make_scheduler
 from models.geometry import Bucket
 from models.lora.files import DIFFUSERS_FILE
@@ -348,10 +348,12 @@ def test_a_trained_model_keeps_what_it_is_given_and_completes_it(trained: Path, 
             condition = condition_latents(vae, Known(truth, mask))
             expected = decode_pixels(vae, encode(vae, truth))[0]
             latents = generate_latents(
-                family, transformer.eval(), make_scheduler(scheduler, 20),
-                Conditioning(text, latents=condition), None, (16, *condition.shape[2:]), 20,
-                1.0, torch.Generator().manual_seed(place),
-            )  # fmt: skip
+                Denoiser(family, transformer.eval(), make_scheduler(scheduler, 20)),
+                Prompted(Conditioning(text, latents=condition), None, 1.0),
+                (16, *condition.shape[2:]),
+                Course(20),
+                torch.Generator().manual_seed(place),
+            )
             made = decode_pixels(vae, latents)[0]
         assert nearest(made, CLIPS) == caption
         kept = (mask[0, 0] == 0).numpy()

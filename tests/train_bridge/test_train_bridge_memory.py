@@ -11,6 +11,8 @@ from training_commands import said
 import run_pipeline
 from models.geometry import Bucket
 from models.lora.adapters import add_lora
+from models.lora.form import AdapterForm
+from models.memory.cost import RowsAtOnce
 from models.memory.training_need import BASE_MODES, card_rows, frozen_need
 from models.memory.vae_need import VaeNeed
 from models.text.image_encoder import build_tiny_clip, load_clip
@@ -84,7 +86,7 @@ def published() -> tuple[torch.nn.Module, object]:
     family, network = build_empty("12b")
     shape = family.shape(network)
     with torch.device("meta"):
-        add_lora(network, 64, None, family.lora_targets)
+        add_lora(network, AdapterForm(64, None), family.lora_targets)
     return network, shape
 
 
@@ -92,12 +94,12 @@ def test_adapters_of_the_published_12b_are_predicted_below_24_gb() -> None:
     """On the meta device, with the published shapes; to be measured where there is a GPU."""
     network, shape = published()
     tokens = Bucket(49, 384, 672).tokens
-    rows = {row.mode.name: row for row in card_rows(network, shape, tokens, 256, 1)}  # type: ignore[arg-type]
+    rows = {row.mode.name: row for row in card_rows(network, shape, RowsAtOnce(tokens, 256))}  # type: ignore[arg-type]
     assert [row.device_bytes for row in rows.values()] == sorted((r.device_bytes for r in rows.values()), reverse=True)
     assert rows["bf16"].device_bytes > 30 * GB and rows["bf16"].smallest_card_gb == 48
     assert rows["bf16, blocks offloaded"].smallest_card_gb in (16, 24)
     assert rows["fp8, blocks offloaded"].smallest_card_gb in (16, 24)
-    image = {r.mode.name: r for r in card_rows(network, shape, Bucket(17, 512, 512).tokens, 256, 1)}  # type: ignore[arg-type]
+    image = {r.mode.name: r for r in card_rows(network, shape, RowsAtOnce(Bucket(17, 512, 512).tokens, 256))}  # type: ignore[arg-type]
     assert image["fp8"].smallest_card_gb == 24
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     needs = {mode.name: frozen_need(network, 2, fp8=mode.fp8, offload=mode.offload) for mode in BASE_MODES}

@@ -22,6 +22,7 @@ from runs import curate, rows_of
 
 from core.errors import UserError
 from curation.export import export
+from curation.export.how import ExportSettings
 from curation.schema import blank_row, table_schema
 from demo.drawing import write_video
 from train_bridge.config import DataSettings
@@ -214,7 +215,7 @@ def test_every_export_reads_back(captions: list[str]) -> None:
             ("webvid", False, videos),
             ("webvid", True, videos),
         ):
-            path = export(out, format, absolute=absolute).paths[0]
+            path = export(out, format, ExportSettings(absolute=absolute)).paths[0]
             metadata = read(path, absolute=absolute)
             assert [(row.path, row.caption, row.kind) for row in metadata.rows] == rows, format
             assert metadata.refused == ()

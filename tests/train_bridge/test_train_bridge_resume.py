@@ -22,6 +22,7 @@ from models.errors import ModelError
 from models.geometry import Bucket
 from models.lora.adapters import add_lora, lora_weights
 from models.lora.files import read_lora
+from models.lora.form import AdapterForm
 from models.lora.init import begin_from
 from models.text.qwen2_vl import build_tiny
 from models.transformers.easyanimate_v5 import EasyAnimate
@@ -256,8 +257,9 @@ def test_an_adapter_of_another_kind_is_refused_with_the_key(made: dict[str, obje
     family = EasyAnimate()
     settings: dict[str, Any] = {"rank": 2, "alpha": None, "targets": ["to_q"], "dora": False}
     one, other = family.build(family.presets["tiny"]), family.build(family.presets["tiny"])
-    add_lora(one, **settings)
-    add_lora(other, **settings | made)
+    for network, values in ((one, settings), (other, settings | made)):
+        targets = values.pop("targets")
+        add_lora(network, AdapterForm(**values), targets)
     with pytest.raises(ModelError, match=fix):
         begin_from(one, lora_weights(other))
 
@@ -266,7 +268,7 @@ def test_dora_begins_with_the_norms_of_the_one_before() -> None:
     family = EasyAnimate()
     one, other = family.build(family.presets["tiny"]), family.build(family.presets["tiny"])
     for model in (one, other):
-        add_lora(model, 2, 4.0, ["to_q"], dora=True)
+        add_lora(model, AdapterForm(2, 4.0, dora=True), ["to_q"])
     with torch.no_grad():
         for name, parameter in other.named_parameters():
             if "lora_" in name:

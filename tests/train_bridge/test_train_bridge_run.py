@@ -16,6 +16,7 @@ from training_commands import CONFIGS, plan, said
 import run_pipeline
 from models.denoise.objectives import Flow
 from models.lora.adapters import add_lora, export_lora
+from models.lora.form import AdapterForm
 from models.transformers.easyanimate_v5 import EasyAnimate
 from sampling.pictures import write_mp4
 from train_bridge.config import load_config
@@ -308,7 +309,7 @@ def test_a_sample_that_cannot_be_is_refused(
     family = EasyAnimate()
     if "OTHER_LORA" in words:
         other = family.build(dict(family.presets["tiny"]) | {"num_attention_heads": 2})
-        add_lora(other, 4, None, family.lora_targets)
+        add_lora(other, AdapterForm(4, None), family.lora_targets)
         words = [word.replace("OTHER_LORA", str(export_lora(other, "default", tmp_path)[0])) for word in words]
     output = [] if "--output" in words else ["--output", tmp_path / "out"]
     steps = [] if "--steps" in words else ["--steps", "2"]

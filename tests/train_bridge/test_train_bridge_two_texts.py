@@ -12,9 +12,10 @@ from torch import nn
 from models.denoise.family_objective import family_objective
 from models.transformers.conditioning import TEXT_PARTS, Conditioning, of_text, parts_of, row_of, text_parts
 from models.transformers.defaults import ObjectiveFacts
-from train_bridge.cache.build import InlineRunner, build_cache
+from train_bridge.cache.build import Encoding, InlineRunner, build_cache
 from train_bridge.cache.cache import CacheReader
 from train_bridge.cache.fingerprint import text_key
+from train_bridge.cache.wanted import Wanted
 from train_bridge.loop.batches import to_device
 from train_bridge.methods.text_to_video import TextToVideo
 from train_bridge.methods.types import Batch
@@ -41,7 +42,10 @@ class TwoEncoders(FakeEncoders):
 def test_the_cache_gives_back_every_part(tmp_path: Path, stored: str, dtype: torch.dtype) -> None:
     captions = ["a", "a cat", "a dog that runs"]
     report = build_cache(
-        tmp_path / "cache", [], captions, TwoEncoders(str(tmp_path / "log")), stored, InlineRunner(), rows_per_shard=3
+        tmp_path / "cache",
+        Wanted([], captions),
+        Encoding(TwoEncoders(str(tmp_path / "log")), stored, rows_per_shard=3),
+        InlineRunner(),
     )
     assert report.encoded == 4 and not report.failed
     reader = CacheReader(tmp_path / "cache", dtype=stored)

@@ -82,7 +82,7 @@ def test_a_text_encoder_that_is_too_large_is_fetched_by_layers(monkeypatch: pyte
     moved: list[object] = []
     network = torch.nn.Linear(256, 256)
     monkeypatch.setattr(network, "to", moved.append)
-    monkeypatch.setattr(memory, "_offload_layers", lambda part, device, ahead: moved.append((part, ahead)))
+    monkeypatch.setattr(memory, "_offload_layers", lambda part, device, *, ahead: moved.append((part, ahead)))
     device = torch.device("cuda", 3)
     monkeypatch.setattr(memory, "free_bytes", lambda _: 4 * 256 * 256)  # just less than weights, bias and margin
     assert memory.offload_layers_where_short(network, device)

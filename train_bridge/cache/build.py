@@ -24,6 +24,7 @@ from train_bridge.cache.cache import (
     Encoded,
     Entry,
     Kind,
+    can_write,
     fold,
     hold_cache,
     read_index,
@@ -32,7 +33,7 @@ from train_bridge.cache.cache import (
 )
 from train_bridge.cache.fingerprint import text_key
 from train_bridge.cache.rows import rows_of
-from train_bridge.cache.wanted import CacheItem, latent_keys, refusal_of, stored_keys
+from train_bridge.cache.wanted import CacheItem, Wanted, latent_keys, refusal_of, stored_keys
 from train_bridge.data.frames import FrameReader
 from train_bridge.types import Refusal, TrainRow
 
@@ -132,16 +133,30 @@ class BuildReport:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """How a cache's entries are encoded and stored.
+
+    Attributes:
+        encoders: the models.
+        dtype: what tensors are stored as; entries of another type do not count.
+        rows_per_shard: rows that are written together, the most that a kill can cost each writer.
+        at_once: most rows of a bucket in one pass, by what the encoder's device has; None: by pixels alone.
+    """
+
+    encoders: Encoders
+    dtype: DType
+    rows_per_shard: int = ROWS_PER_SHARD
+    at_once: Callable[[Bucket], int] | None = None
+
+
 def build_cache(
     cache: Path,
-    items: Sequence[CacheItem],
-    captions: Sequence[str],
-    encoders: Encoders,
-    dtype: DType,
+    wanted: Wanted,
+    encoding: Encoding,
     runner: CacheRunner,
+    *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    rows_per_shard: int = ROWS_PER_SHARD,
-    at_once: Callable[[Bucket], int] | None = None,
     waiting: Callable[[str], None] | None = None,
 ) -> BuildReport:
     """Encode what is missing of these rows and captions, and nothing else.
@@ -151,14 +166,10 @@ def build_cache(
 
     Args:
         cache: the folder; made if need be.
-        items: rows with their buckets; equal content in one bucket is encoded once.
-        captions: texts; each is encoded once, and the empty one always.
-        encoders: the models.
-        dtype: what tensors are stored as; entries of another type do not count.
+        wanted: what is to be there.
+        encoding: how it is encoded and stored.
         runner: who does it.
         progress: called with entries done and entries to do, latents and texts together.
-        rows_per_shard: rows that are written together, the most that a kill can cost each writer.
-        at_once: most rows of a bucket in one pass, by what the encoder's device has; None: by pixels alone.
         waiting: as `hold_cache` takes it.
 
     Raises:
@@ -166,9 +177,10 @@ def build_cache(
         OutputError: it is read-only, and something is missing.
     """
     began = time.perf_counter()
+    items, captions, encoders, dtype = wanted.items, wanted.captions, encoding.encoders, encoding.dtype
     cache = Path(os.path.abspath(cache))
     if cache.is_dir() and not can_write(cache):
-        return _from_finished(cache, items, captions, encoders, dtype)
+        return _from_finished(cache, wanted, encoding)
     with hold_cache(cache, waiting):
         index = fold(cache)
         keys, refusals = latent_keys(cache, items, encoders.vae_id)
@@ -187,7 +199,7 @@ def build_cache(
         index = rows_of(index, dtype)
         missing = {
             "text": plan_texts({k: v for k, v in texts.items() if k not in stored}),
-            "latent": plan_latents({k: v for k, v in latents.items() if k not in stored}, at_once=at_once),
+            "latent": plan_latents({k: v for k, v in latents.items() if k not in stored}, at_once=encoding.at_once),
         }
         total = sum(len(unit.entries) for units in missing.values() for unit in units)
         finished = 0
@@ -197,7 +209,7 @@ def build_cache(
             finished += count
             progress(finished, total)
 
-        job = Job(cache, encoders, dtype, rows_per_shard)
+        job = Job(cache, encoders, dtype, encoding.rows_per_shard)
         for kind in ("text", "latent"):
             if missing[kind]:
                 runner.run(job, kind, missing[kind], done)
@@ -211,9 +223,9 @@ def build_cache(
         for key, text in texts.items()
         if key in errors
     ]
-    wanted = latents.keys() | texts.keys()
-    lost = len(wanted & errors.keys())
-    return BuildReport(total - lost, len(wanted) - total, refusals, time.perf_counter() - began)
+    keys_wanted = latents.keys() | texts.keys()
+    lost = len(keys_wanted & errors.keys())
+    return BuildReport(total - lost, len(keys_wanted) - total, refusals, time.perf_counter() - began)
 
 
 def _earlier_names(
@@ -230,16 +242,10 @@ def _earlier_names(
     return names
 
 
-def can_write(folder: Path) -> bool:
-    """Return whether files can be made in a folder; a read-only file system refuses root, too."""
-    return os.access(folder, os.W_OK)
-
-
-def _from_finished(
-    cache: Path, items: Sequence[CacheItem], captions: Sequence[str], encoders: Encoders, dtype: DType
-) -> BuildReport:
+def _from_finished(cache: Path, asked: Wanted, encoding: Encoding) -> BuildReport:
     """Look whether all is in a cache that cannot be written to."""
     began = time.perf_counter()
+    items, captions, encoders, dtype = asked.items, asked.captions, encoding.encoders, encoding.dtype
     index = rows_of(read_index(cache), dtype)
     failed, stored = index.filter(pc.is_valid(index["error"])), stored_keys(index, dtype)
     errors = dict(zip(failed["key"].to_pylist(), failed["error"].to_pylist(), strict=True))

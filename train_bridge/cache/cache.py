@@ -11,6 +11,7 @@ instant each row of the index and of the parts names a shard that is there and w
 share a cache: each has rows and shards of its own, and none removes what another may be reading.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
@@ -91,6 +92,11 @@ assert INDEX_SCHEMA.names == [field.name for field in fields(Entry)]
 Encoded = tuple[Entry, dict[str, torch.Tensor]]
 """An entry, without its shard's name, and its tensors by suffix (`mean`, `logvar`, or names of `TEXT_PARTS`); with an
 error none"""
+
+
+def can_write(folder: Path) -> bool:
+    """Return whether files can be made in a folder; a read-only file system refuses root, too."""
+    return os.access(folder, os.W_OK)
 
 
 def shard_path(cache: Path, name: str) -> Path:

@@ -22,6 +22,19 @@ class CacheItem:
     bucket: Bucket
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be in a cache.
+
+    Attributes:
+        items: rows with their buckets; equal content in one bucket is encoded once.
+        captions: texts; each is encoded once, and the empty one always.
+    """
+
+    items: Sequence[CacheItem]
+    captions: Sequence[str]
+
+
 def stored_keys(index: pa.Table, dtype: DType) -> set[str]:
     """Return the keys that are encoded in a precision."""
     rows = rows_of(index, dtype)

@@ -12,16 +12,12 @@ from torch import nn
 
 from core.errors import UserError
 from core.files import atomic_write
-from models.conditions.spec import ConditionSpec
-from models.denoise.generate import generate_latents
-from models.denoise.objectives import Objective
-from models.denoise.samplers import make_scheduler
 from models.geometry import Bucket
 from models.losses.discriminator import PatchGAN3D
 from models.losses.perceptual import LPIPS, load_lpips
 from models.memory.cost import peak_flops
 from models.text.table import IMAGE_ENCODERS
-from models.transformers.architecture import Architecture, Shape
+from models.transformers.architecture import Shape
 from models.transformers.conditioning import Conditioning, moved, of_text, row_of
 from models.transformers.table import defaults_of
 from models.vae.video_vae import TrainableVAE, channels_of, decode_pixels, scaling_factor_of
@@ -60,6 +56,7 @@ from train_bridge.loop.reward_job import (
 )
 from train_bridge.loop.trained import config_of, load_trained
 from train_bridge.loop.trainer import Job, Samples
+from train_bridge.loop.watched_samples import Sampled, samples_of
 from train_bridge.methods.conditions import encode_condition, encode_start_image, show_condition
 from train_bridge.methods.reward import Reward
 from train_bridge.methods.text_to_video import TextToVideo
@@ -200,7 +197,7 @@ def _reward_job(config: TrainConfig, run: Path, worker: Worker, parts: Parts, pr
     sample = None
     if config.watch.prompts and config.watch.sample_every:
         shown = moved(texts(["", *config.watch.prompts]), worker.device, torch.float32)
-        sample = _sampler(config, run, worker, found.family, vae, objective, shown, spec, prepared)
+        sample = samples_of(config, run, worker, prepared, Sampled(found.family, vae, objective, shown, spec))
     predictor = transformer_predictor(config, found.shape, found.parameters, parts)
     return method, lambda rows: Prompts(rows, texts, config.train.seed), found.configs, predictor, None, sample
 
@@ -285,7 +282,7 @@ def _transformer_job(config: TrainConfig, run: Path, worker: Worker, parts: Part
 
     sample = None
     if config.watch.prompts and config.watch.sample_every:
-        sample = _sampler(config, run, worker, family, vae, objective, texts, spec, prepared)
+        sample = samples_of(config, run, worker, prepared, Sampled(family, vae, objective, texts, spec))
     return method, batches_of, configs, predictor, look, sample
 
 
@@ -353,38 +350,3 @@ def _first_batch(
             atomic_write(folder / f"micro_batch_{place}.txt", "".join(lines))
 
     return show
-
-
-def _sampler(
-    config: TrainConfig,
-    run: Path,
-    worker: Worker,
-    family: Architecture,
-    vae: Any,
-    objective: Objective,
-    texts: Conditioning,
-    spec: ConditionSpec,
-    prepared: Prepared,
-) -> Samples:
-    """Sample the config's prompts with fixed seeds, in the shape that most rows have."""
-    shape = (channels_of(vae), *prepared.train_buckets.commonest.latent_shape)
-    # How a model with condition channels is asked for text-to-video.
-    nothing = nothing_known(spec, shape)
-
-    def sample(step: int, transformer: nn.Module) -> None:
-        scheduler = make_scheduler(objective.scheduler_config(), config.watch.sample_steps)
-        transformer.eval()
-        videos = []
-        for seed in range(len(config.watch.prompts)):
-            conditioning = dataclasses.replace(row_of(texts, seed + 1), latents=nothing)
-            latents = generate_latents(
-                family, transformer, scheduler, conditioning, row_of(texts, 0), shape, config.watch.sample_steps,
-                guidance=3.0, generator=torch.Generator().manual_seed(seed),
-            )  # fmt: skip
-            videos.append(decode_pixels(vae, latents)[0])
-        transformer.train()
-        if worker.rank == 0:
-            (run / "samples").mkdir(exist_ok=True)
-            write_image(contact_sheet(videos, config.watch.prompts), run / "samples" / f"step-{step:08d}.png")
-
-    return sample

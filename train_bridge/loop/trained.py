@@ -11,6 +11,7 @@ from torch import nn
 from core.errors import UserError
 from models.lora.adapters import add_lora
 from models.lora.files import read_lora
+from models.lora.form import AdapterForm
 from models.lora.init import begin_from
 from models.transformers.architecture import Architecture, Shape
 from train_bridge.config import TrainConfig
@@ -72,7 +73,13 @@ def add_adapter(transformer: nn.Module, family: Architecture, config: TrainConfi
     lora = config.lora
     excludes = family.image_lora_excludes if lora.images_only else ()
     targets = lora.targets or family.lora_targets
-    add_lora(transformer, lora.rank, lora.alpha, targets, dora=lora.dora, seed=config.train.seed, excludes=excludes)
+    add_lora(
+        transformer,
+        AdapterForm(lora.rank, lora.alpha, dora=lora.dora),
+        targets,
+        seed=config.train.seed,
+        excludes=excludes,
+    )
 
 
 def begin_adapter(transformer: nn.Module, config: TrainConfig) -> None:

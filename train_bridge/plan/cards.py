@@ -5,12 +5,14 @@ from functools import partial
 
 import torch
 
+from models.memory.cost import RowsAtOnce
 from models.memory.training_need import CARDS_GB, CardRow, card_rows
 from train_bridge.config import TrainConfig
 from train_bridge.loop.beside import beside_transformer, cache_need
 from train_bridge.loop.trained import add_adapter
 from train_bridge.parts import Parts, empty_transformer
 from train_bridge.plan.plan import BucketPlan
+from train_bridge.plan.predict import trained_how
 
 
 def plan_notes(config: TrainConfig, parts: Parts, buckets: Sequence[BucketPlan], device: torch.device) -> list[str]:
@@ -44,15 +46,11 @@ def cards_of(config: TrainConfig, parts: Parts, worst: BucketPlan) -> list[CardR
     """Predict each way to keep the base, for one line of the plan."""
     family, network = empty_transformer(parts)
     shape = family.shape(network)
-    train = config.train
     with torch.device("meta"):
         add_adapter(network, family, config)
     beside = partial(beside_transformer(config, parts).added_to, bucket=worst.bucket, rows=worst.rows_per_micro_batch)
-    return card_rows(
-        network, shape, worst.bucket.tokens, config.model.text_tokens, worst.rows_per_micro_batch, beside,
-        eight_bit=train.optimizer == "adamw_8bit", ema=train.ema is not None,
-        checkpointing=train.gradient_checkpointing, half=train.precision == "bf16",
-    )  # fmt: skip
+    batch = RowsAtOnce(worst.bucket.tokens, config.model.text_tokens, worst.rows_per_micro_batch)
+    return card_rows(network, shape, batch, trained_how(config.train), beside)
 
 
 def _line(row: CardRow) -> str:

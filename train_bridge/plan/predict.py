@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.geometry import Bucket
-from models.memory.cost import Memory, saved_bytes, training_flops, training_memory
+from models.memory.cost import Memory, RowsAtOnce, TrainedHow, saved_bytes, training_flops, training_memory
 from models.memory.vae_need import VaeNeed
 from models.transformers.architecture import Shape
 from models.vae.video_vae import TrainableVAE, channels_of, encode_moments, grid_of
-from train_bridge.config import TrainConfig
+from train_bridge.config import TrainConfig, TrainSettings
 from train_bridge.loop.beside import Beside
 from train_bridge.method_settings import RewardSettings
 
@@ -58,21 +58,26 @@ class TransformerPredictor:
 
     def memory(self, bucket: Bucket, rows: int) -> Memory:
         """Return one device's peak for a micro-batch."""
-        train, launch = self.config.train, self.config.launch
+        launch = self.config.launch
         found = training_memory(
             self.shape,
-            bucket.tokens,
-            self.config.model.text_tokens,
-            rows,
+            RowsAtOnce(bucket.tokens, self.config.model.text_tokens, rows),
             self.trained_parameters,
-            checkpointing=train.gradient_checkpointing,
-            half=train.precision == "bf16",
-            eight_bit=train.optimizer == "adamw_8bit",
-            ema=train.ema is not None,
+            trained_how(self.config.train),
             shards=max(1, launch.workers) if launch.sharding == "fsdp" else 1,
             frozen_bytes=self.frozen_bytes,
         )
         return found if self.beside is None else self.beside.added_to(found, bucket, rows)
+
+
+def trained_how(train: TrainSettings) -> TrainedHow:
+    """Return what of the settings decides on memory."""
+    return TrainedHow(
+        checkpointing=train.gradient_checkpointing,
+        half=train.precision == "bf16",
+        eight_bit=train.optimizer == "adamw_8bit",
+        ema=train.ema is not None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
