@@ -4,12 +4,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from cli.common import TABLES, print_json, shown
+from cli.common import TABLES, check_weights, print_json, shown
 from cli.parser import add_json
 from cli.plugins import tables_of
 from configs import config_file
 from core.errors import UserError
-from curation.output.folder import recipe_file
+from curation.output.folder import caption_operators, recipe_file
 from curation.pipeline import need_table, select
 from curation.recipe import load_recipe, what_differs
 from curation.report.summary import funnel
@@ -45,6 +45,8 @@ def run(parsed: argparse.Namespace) -> int:
                 raise UserError(f"rules.{column}: {out} has no such column; curate with operators.{writer}")
     else:
         recipe, _ = load_recipe(recipe_file(out), overrides, tables)
+    for operator in caption_operators(recipe):  # before anything is written
+        check_weights(operator)
     changed = what_differs(recipe, kept)
     summary = select(out, recipe)
     waiting = summary.waiting(with_files=recipe.cut.mode != "none")
