@@ -54,6 +54,6 @@ def run(parsed: argparse.Namespace) -> int:
         review(out, recipe, finder, parsed.host, parsed.port, token, tell)
     try:
         print(f"\n{funnel(select(out, recipe))}")
-    except (UserError, RunError) as error:  # a run holds the output: it judges anew by itself
+    except (UserError, RunError, ModelError) as error:  # a run holds the output, say: it judges anew by itself
         print(f"\nnot judged now ({error}); judge with: run_pipeline.py select {shown(out)}")
     return 0

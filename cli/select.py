@@ -5,14 +5,14 @@ import dataclasses
 from pathlib import Path
 
 from cli.buckets import output_in_bucket
-from cli.common import TABLES, print_json
+from cli.common import TABLES, check_weights, print_json
 from cli.parser import add_json
 from cli.plugins import tables_of
 from configs import config_file
 from core.errors import UserError
 from core.sanitize import printable
 from core.storage.urls import is_url
-from curation.output.folder import recipe_file
+from curation.output.folder import caption_operators, recipe_file
 from curation.output.place import place_of_output
 from curation.pipeline import need_table, select
 from curation.recipe import load_recipe, what_differs
@@ -57,6 +57,8 @@ def _select(parsed: argparse.Namespace, out: Path) -> int:
                 raise UserError(f"rules.{column}: {out} has no such column; curate with operators.{writer}")
     else:
         recipe, _ = load_recipe(recipe_file(out), overrides, tables)
+    for operator in caption_operators(recipe):  # before anything is written
+        check_weights(operator)
     changed = what_differs(recipe, kept)
     summary = select(out, recipe)
     waiting = summary.waiting(with_files=recipe.cut.mode != "none")

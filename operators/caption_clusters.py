@@ -75,7 +75,7 @@ class CaptionClusters:
     """Names of groups of clips whose captions say the same; nothing is rejected by them."""
 
     by: Literal["words", "meaning"] = key("words", "words: nearly the same text; meaning: the same said otherwise")
-    least_words: float = key(0.7, "by words: alike from this share of common runs of characters on", min=0.3, max=1.0)
+    least_words: float = key(0.7, "by words: alike from this share of common runs of characters on", min=0.5, max=1.0)
     cosine: float = key(0.9, "by meaning: alike from this cosine on", min=0.8, max=1.0)
     device: str = key("auto", "by meaning: where it computes; auto: the GPU if onnxruntime can use one")
 

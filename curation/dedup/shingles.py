@@ -2,7 +2,7 @@
 
 Likeness is Jaccard's (shared runs over all runs), of runs of five characters of the text in small letters without
 punctuation, which serve languages without spaces as well. Pairs are found by MinHash in bands (Broder, On the
-resemblance and containment of documents, 1997) and then measured exactly: of pairs at 0.7 it misses one in 5000, at 0.5
+resemblance and containment of documents, 1997) and then measured exactly: of pairs at 0.7 it misses one in 6000, at 0.5
 one in eight.
 """
 

