@@ -166,11 +166,12 @@ class MediaProcess:
                 break
         self._count(values[-1])
         if kind == "media":
-            raise MediaError(*values[:4])
+            message, time_s, is_transient, end_s = values[:4]
+            raise MediaError(message, time_s, end_s, is_transient=is_transient)
         if kind == "memory":
             raise MediaError(f"needs more than the {self._sandbox.bound(f'{limits.memory_gb:g} GB', 'memory_gb')}")
         if kind == "output":
-            raise OutputError(*values[:2])
+            raise OutputError(values[0], is_transient=values[1])
         if kind == "bug":
             raise InternalError(values[0])
 
