@@ -136,7 +136,10 @@ class Clip:
         patches = (config.image_size // config.patch_size) ** 2
         shape = (rows, 1, config.projection_dim) if self.pooled else (rows, patches, config.hidden_size)
         network: Any = self.model
-        return {"image": torch.zeros(shape, dtype=network.dtype), "image_mask": torch.zeros(shape[:2], dtype=torch.bool)}
+        return {
+            "image": torch.zeros(shape, dtype=network.dtype),
+            "image_mask": torch.zeros(shape[:2], dtype=torch.bool),
+        }
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,10 @@ def sample(
     return {json.loads(p.with_suffix(".json").read_text())["prompt"]: read_video(p) for p in out.glob("*.mp4")}
 
 
-UNSHOWN = pytest.mark.xfail(reason="not shown to tell all four clips apart yet", strict=False)
+UNSHOWN = pytest.mark.xfail(
+    reason="4, 2 and 3 of 4 with three seeds: where noise is much, the caption is a small part of the noise to predict",
+    strict=False,
+)
 EVERY = "SELECTS_FAMILIES" in os.environ
 """all five take a quarter of an hour; without it V1 stands for them"""
 long = pytest.mark.skipif(not EVERY, reason="minutes for each family: set SELECTS_FAMILIES=1, as `make test-all` does")
