@@ -11,9 +11,11 @@ import pytest
 import torch
 from clips import CLIPS, OTHER_CLIPS, nearest, paint, write_clips
 from PIL import Image
+from pipelines import psnr_db
 
 import run_pipeline
 from models.lora.files import DIFFUSERS_FILE, read_lora
+from models.vae.video_vae import decode_pixels, encode, load_vae, to_signed
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
@@ -85,7 +87,10 @@ def sample(
     return {json.loads(p.with_suffix(".json").read_text())["prompt"]: read_video(p) for p in out.glob("*.mp4")}
 
 
-UNSHOWN = pytest.mark.xfail(reason="not shown to tell all four clips apart yet", strict=False)
+UNSHOWN = pytest.mark.xfail(
+    reason="4, 2 and 3 of 4 with three seeds: where noise is much, the caption is a small part of the noise to predict",
+    strict=False,
+)
 EVERY = "SELECTS_FAMILIES" in os.environ
 """all five take a quarter of an hour; without it V1 stands for them"""
 long = pytest.mark.skipif(not EVERY, reason="minutes for each family: set SELECTS_FAMILIES=1, as `make test-all` does")
@@ -97,7 +102,7 @@ long = pytest.mark.skipif(not EVERY, reason="minutes for each family: set SELECT
         "v1",
         pytest.param("v2", marks=[long, UNSHOWN]),
         pytest.param("v3", marks=long),
-        pytest.param("v4", marks=[long, UNSHOWN]),
+        pytest.param("v4", marks=long),
         pytest.param("v5", marks=long),
     ],
 )
@@ -112,10 +117,28 @@ def test_each_caption_samples_its_own_clip(trained: dict[str, Path], tmp_path: P
 def test_v3_goes_on_from_the_image_that_it_is_given(trained: dict[str, Path], tmp_path: Path) -> None:
     model = train_family(trained, "v3") / "video"
     for number, (caption, painter) in enumerate(CLIPS.items()):
-        Image.fromarray(paint(painter, size_px=SIZE_PX)[0]).save(tmp_path / f"{number}.png")
+        # The first of as many frames as are trained on: those of the clip's file begin earlier, with another picture.
+        first = paint(painter, FAMILIES["v3"].frames, SIZE_PX)[0]
+        Image.fromarray(first).save(tmp_path / f"{number}.png")
         words = ("--image", tmp_path / f"{number}.png", "--guidance", "4")
         [video] = sample(model, tmp_path / str(number), *words, captions=(caption,)).values()
         assert nearest(video, CLIPS) == caption
+
+
+@long
+@pytest.mark.xfail(reason="8 to 24 dB so far: noise predicted so roughly does not give the picture back", strict=False)
+def test_v3_begins_with_the_image_as_its_vae_has_it(trained: dict[str, Path], tmp_path: Path) -> None:
+    model = train_family(trained, "v3") / "video"
+    vae = load_vae(model / "model" / "vae").eval()
+    found = {}
+    for number, (caption, painter) in enumerate(CLIPS.items()):
+        clip = paint(painter, FAMILIES["v3"].frames, SIZE_PX)
+        own = decode_pixels(vae, encode(vae, to_signed(torch.from_numpy(clip)[None])))[0]
+        Image.fromarray(clip[0]).save(tmp_path / f"{number}.png")
+        words = ("--image", tmp_path / f"{number}.png")
+        [video] = sample(model, tmp_path / str(number), *words, captions=(caption,)).values()
+        found[caption] = psnr_db(video[0], own[0])
+    assert min(found.values()) >= 25, found
 
 
 def test_a_lora_of_stills_changes_videos_of_v1_towards_them_and_no_layer_along_time(
