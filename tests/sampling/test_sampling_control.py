@@ -308,7 +308,7 @@ def test_a_map_whose_weights_are_not_here_is_told_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for kind, name in (("depth", "depth-anything-v2-small"), ("pose", "dwpose-people"), ("hed", "controlnet-hed")):
+    for kind, name in (("depth", "depth-v2-small"), ("pose", "dwpose-people"), ("hed", "controlnet-hed")):
         arguments = [
             "sample", folder / "gone", "--prompt", "a disc", "--output", tmp_path / "a.mp4", "--weights", tmp_path,
             "--control", folder / "film.mp4", "--control-kind", kind,
