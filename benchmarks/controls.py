@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -66,29 +67,28 @@ def profile(film: Path, folder: Path) -> dict[str, float]:
     """Return the CPU time of one frame of a film in each part of a canny map, and in the clip's file beside it: ms."""
     spent: dict[str, float] = {}
 
-    def timed(part: str, work: Callable[[], object], times: int) -> None:
-        begin = time.process_time()
-        work()
-        spent[part] = 1000 * (time.process_time() - begin) / times
+    def timed(part: str, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        begin, count = time.process_time(), 0
+        for item in items:
+            work(item)
+            count += 1
+        spent[part] = 1000 * (time.process_time() - begin) / count
 
     cv2.setNumThreads(1)
     frames: list[av.VideoFrame] = []
     with av.open(str(film)) as container:
         container.streams.video[0].thread_count = 1
-        timed("decoding the clip", lambda: frames.extend(container.decode(video=0)), 1)
-    count = len(frames)
-    spent["decoding the clip"] /= count
+        timed("decoding the clip", frames.append, container.decode(video=0))
     luma, drawer = np.empty((SIZE[1], SIZE[0]), np.uint8), CONTROLS["canny"]().start()
-    timed("its luma", lambda: [planes.gray_into(frame, luma) for frame in frames], count)
+    timed("its luma", lambda frame: planes.gray_into(frame, luma), frames)
     lumas = [planes.gray(frame, *SIZE, 0, cv2.INTER_AREA).copy() for frame in frames]
-    timed("canny", lambda: [drawer.draw(one, 0.0) for one in lumas], count)
+    timed("canny", lambda one: drawer.draw(one, 0.0), lumas)
     maps = [drawer.draw(one, 0.0).copy() for one in lumas]
     coded = _GrayFrame(SIZE[1], SIZE[0])
-    timed("levels for the encoder", lambda: [coded.of(one) for one in maps], count)
-    file = MapFile(folder / "map.mp4", FPS)
-    ticks = round(1 / (FPS * TICKS))
-    timed("encoding the map, with its levels", lambda: [file.add(one, i * ticks) for i, one in enumerate(maps)], count)
-    file.close(count * ticks)
+    timed("levels for the encoder", coded.of, maps)
+    file, ticks = MapFile(folder / "map.mp4", FPS), round(1 / (FPS * TICKS))
+    timed("encoding the map, with its levels", lambda one: file.add(one[1], one[0] * ticks), enumerate(maps))
+    file.close(len(maps) * ticks)
     cut = CutSettings()
     with av.open(str(folder / "clip.mp4"), "w") as output:
         stream = output.add_stream("libx264", rate=FPS)
@@ -96,7 +96,7 @@ def profile(film: Path, folder: Path) -> dict[str, float]:
         stream.codec_context.options = x264_options(cut.crf, cut.preset)
         for frame in frames:
             frame.pict_type = PictureType.NONE
-        timed("encoding the clip", lambda: [output.mux(stream.encode(frame)) for frame in frames], count)
+        timed("encoding the clip", lambda frame: output.mux(stream.encode(frame)), frames)
         output.mux(stream.encode(None))
     return spent
 

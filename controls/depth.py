@@ -23,7 +23,7 @@ OUTER = (2, 98)
 class Depth:
     """Relative inverse depth, spread over black to white."""
 
-    model: str = key("depth-anything-v2-small", "name of published weights, or a folder in transformers' layout")
+    model: str = key("depth-v2-small", "name of published weights, or a folder in transformers' layout")
     side_px: int = key(518, "side at which pictures are looked at, as published; smaller is faster", min=56)
     steady: float = key(
         0.0,

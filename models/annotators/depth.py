@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "head_hidden_size": 32, "patch_size": 14, "reassemble_factors": [4, 2, 1, 0.5],
 }  # fmt: skip
 """the published config of V2 Small"""
-CONFIGS = {"depth-anything-v2-small": SMALL}
+CONFIGS = {"depth-v2-small": SMALL}
 
 FindDepth = Callable[[np.ndarray], np.ndarray]
 

@@ -121,7 +121,7 @@ WEIGHTS: dict[str, Weights] = {
         "MIT",
         83_152_330,
     ),
-    "depth-anything-v2-small": Weights(
+    "depth-v2-small": Weights(
         "depth-anything/Depth-Anything-V2-Small-hf",
         "5426e4f0f36572d16453bbda7a8389317b1bef99",
         "model.safetensors",

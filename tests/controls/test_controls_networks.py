@@ -56,7 +56,7 @@ def test_the_layouts_are_as_large_as_the_published_files() -> None:
     for network, each, name in (
         (hed, 2, "controlnet-hed"),
         (mlsd, 4, "mlsd-large"),
-        (depth, 4, "depth-anything-v2-small"),
+        (depth, 4, "depth-v2-small"),
     ):
         tensors, whole = bytes_of(network, each), WEIGHTS[name].size_bytes
         assert 0 < whole - tensors < 500 * (len(network.state_dict()) + 5), "names and padding make up the rest"
@@ -267,7 +267,7 @@ def test_a_wall_has_no_depth() -> None:
 
 def test_a_folder_of_another_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ModelError, match="neither one of depth-anything-v2-small nor a folder with Depth Anything"):
+    with pytest.raises(ModelError, match="neither one of depth-v2-small nor a folder with Depth Anything"):
         load_depth(str(tmp_path), "cpu")
     assert DEPTH["patch_size"] == SMALL["patch_size"]
 

@@ -110,7 +110,7 @@ def test_a_network_that_cannot_be_loaded_in_a_worker_fails_its_clip_in_words() -
     from core.errors import MediaError
     from curation.control_maps import ClipMaps
 
-    with pytest.raises(MediaError, match="control depth: .*neither one of depth-anything-v2-small nor a folder"):
+    with pytest.raises(MediaError, match="control depth: .*neither one of depth-v2-small nor a folder"):
         ClipMaps(Path(), "clip", {"depth": Depth(model="gone")})
 
 

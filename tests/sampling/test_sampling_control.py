@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +76,18 @@ def latents_of(model: OpenModel, request: Request) -> torch.Tensor:
 
 
 def mended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> EasyAnimateControlPipeline:
-    """Diffusers' pipeline, which passes an argument to `encode_prompt` that it does not have."""
+    """Diffusers' pipeline, which passes `encode_prompt` an argument too many, and lacks what it calls to decode."""
     whole = EasyAnimateControlPipeline.encode_prompt
     monkeypatch.setattr(
         EasyAnimateControlPipeline,
         "encode_prompt",
         lambda self, *args, text_encoder_index=0, **words: whole(self, *args, **words),
+    )
+    monkeypatch.setattr(
+        EasyAnimateControlPipeline,
+        "decode_latents",
+        lambda self, latents: self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0],
+        raising=False,
     )
     pipeline = EasyAnimateControlPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -107,13 +114,18 @@ def test_published_layouts_sample_as_diffusers_does(
     reference = (to_signed(torch.from_numpy(pixels.reference.copy())[None]) + 1) / 2
     texts = [model._texts[text].text for text in ("a disc", "")]
     ones = torch.ones(1, texts[0].shape[1])
-    theirs = mended(folder / kind, monkeypatch)(
-        None, prompt_embeds=texts[0], negative_prompt_embeds=texts[1], prompt_attention_mask=ones,
+    pipeline = mended(folder / kind, monkeypatch)
+    same = partial(
+        pipeline, None, prompt_embeds=texts[0], negative_prompt_embeds=texts[1], prompt_attention_mask=ones,
         negative_prompt_attention_mask=ones, ref_image=reference, num_frames=9, height=48, width=48,
-        num_inference_steps=2, guidance_scale=2.0, generator=torch.Generator().manual_seed(0), output_type="latent",
-        **words,
-    ).frames  # fmt: skip
+        num_inference_steps=2, guidance_scale=2.0, **words,
+    )  # fmt: skip
+    theirs = same(generator=torch.Generator().manual_seed(0), output_type="latent").frames
     assert close(ours, theirs, 1e-4)
+    frames = same(generator=torch.Generator().manual_seed(0), output_type="np").frames
+    decoded = pipeline.vae.decode(ours / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    wanted = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1).detach().numpy()
+    assert close(torch.from_numpy(np.asarray(frames)), torch.from_numpy(wanted), 1e-3)
     without = latents_of(model, ask())
     assert not torch.allclose(ours, without, atol=1e-2)
 
@@ -298,7 +310,7 @@ def test_a_map_whose_weights_are_not_here_is_told_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for kind, name in (("depth", "depth-anything-v2-small"), ("pose", "dwpose-people"), ("hed", "controlnet-hed")):
+    for kind, name in (("depth", "depth-v2-small"), ("pose", "dwpose-people"), ("hed", "controlnet-hed")):
         arguments = [
             "sample", folder / "gone", "--prompt", "a disc", "--output", tmp_path / "a.mp4", "--weights", tmp_path,
             "--control", folder / "film.mp4", "--control-kind", kind,
