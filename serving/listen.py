@@ -1,13 +1,15 @@
 """Listening on an address: what every server of this project does alike."""
 
+import asyncio
 import secrets
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, MutableMapping
+from typing import Any
 
 import uvicorn
 
 from core.errors import UserError
-from serving.guard import LOOPBACK, App
+from serving.guard import LOOPBACK, App, Receive, Send
 
 WAITING_CONNECTIONS = 256
 ENDING_S = 5
@@ -60,8 +62,24 @@ def listen(app: App, host: str, port: int, on_ready: Callable[[str], None]) -> N
     with taken:
         shown = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=ENDING_S
+            _quiet_when_cut(app),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=ENDING_S,
         )
         server = uvicorn.Server(config)
         on_ready(f"http://{shown}:{taken.getsockname()[1]}")
         server.run([taken])
+
+
+def _quiet_when_cut(app: App) -> App:
+    """Return an application whose answers that are cut off at the end of the server are no errors of its log."""
+
+    async def call(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:  # an answer is cancelled only when the server ends
+            return
+
+    return call

@@ -182,10 +182,10 @@ def test_each_stretch_of_a_long_video_has_its_prompt(browser: "Browser", server:
         job = go(page, server)
         assert job["settings"]["segments"] == 2
         assert [one["prompt"] for one in job["settings"]["prompts"]] == ["a red disc", "a blue square"]
+        fill(page, prompts="")
         page.get_by_role("tab", name="History").click()
         page.locator("#gallery button.thumbnail-item").first.click()
         page.wait_for_function("() => document.querySelector('#history-settings').innerText.includes('blue square')")
-        fill(page, prompts="")
         page.click("#to-form")
         restored = (
             "() => document.querySelector('#field-prompts textarea').value === '9 | a red disc\\n8 | a blue square'"
