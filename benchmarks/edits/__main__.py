@@ -9,12 +9,14 @@ noise, glitches, speed ramps, slides that build up). They are coded with H.264 a
 Printed: F1 over all transitions (within two frames of the range; a second boundary in one transition is false), F1 of
 hard cuts and of gradual ones (false boundaries by their length), recall of gradual ones and of each kind, mean
 intersection over union of the gradual ranges found, share of the kinds that are right among what was found, and
-processor time for each frame, without decoding; then the false boundaries by what deceived the detector.
+processor time for each frame, without decoding: over all films, then medians over seeds; then the false boundaries by
+what deceived the detector.
 """
 
 import argparse
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -46,20 +48,31 @@ def chosen(names: str) -> dict[str, ShotDetector]:
     return found
 
 
-def print_table(scores: dict[str, Score]) -> None:
-    """Print one row for each detector, then recall by kind and false boundaries by decoy."""
+COLUMNS = ("F1", "hard", "gradual", "recall", "jump", "IoU", "kind", "ms")
+
+
+def figures(score: Score) -> tuple[float, ...]:
+    """Return what the table shows of one detector, by `COLUMNS`."""
+    return (
+        *(score.f1(), score.f1(["hard"]), score.f1(JOINS), score.recall(JOINS), score.recall(["jump"])),
+        sum(score.overlaps) / max(1, len(score.overlaps)),
+        sum(score.typed.values()) / max(1, sum(score.hits.values())),
+        1000 * score.spent_s / max(1, score.frames),
+    )
+
+
+def print_table(by_seed: Mapping[str, Sequence[Score]]) -> None:
+    """Print one row for each detector, pooled and as medians over seeds; then recall by kind and what deceived it."""
+    scores = {name: sum(each, Score()) for name, each in by_seed.items()}
     some = next(iter(scores.values()))
     print(f"{sum(some.drawn.values())} transitions, {some.frames} frames, {sum(some.decoys.values())} decoys")
-    columns = ("F1", "hard", "gradual", "recall", "jump", "IoU", "kind", "ms")
-    print(f"{'detector':12} " + " ".join(f"{name:>8}" for name in columns))
+    print(f"{'detector':12} " + " ".join(f"{name:>8}" for name in COLUMNS))
     for name, score in scores.items():
-        values = (
-            *(score.f1(), score.f1(["hard"]), score.f1(JOINS), score.recall(JOINS), score.recall(["jump"])),
-            sum(score.overlaps) / max(1, len(score.overlaps)),
-            sum(score.typed.values()) / max(1, sum(score.hits.values())),
-            1000 * score.spent_s / max(1, score.frames),
-        )
-        print(f"{name:12} " + " ".join(f"{value:8.3f}" for value in values))
+        print(f"{name:12} " + " ".join(f"{value:8.3f}" for value in figures(score)))
+    print(f"medians over {max(map(len, by_seed.values()))} seeds")
+    for name, each in by_seed.items():
+        medians = map(statistics.median, zip(*map(figures, each), strict=True))
+        print(f"{name:12} " + " ".join(f"{value:8.3f}" for value in medians))
     print_kinds("recall", some.drawn, {name: score.recall_by_kind() for name, score in scores.items()})
     names = {kind: some.decoys[kind] for kind in [*sorted(some.decoys), "shot", "transition"]}
     print_kinds("false", names, {name: score.false for name, score in scores.items()})
@@ -90,16 +103,19 @@ def main() -> None:
     marks = args.marks or (by_eye if args.videos == shared / "videos" and by_eye.is_file() else None)
     stretches = read_stretches(args.videos, marks)
     detectors = chosen(args.detectors)
-    scores = {name: Score() for name in detectors}
+    by_seed: dict[str, list[Score]] = {name: [] for name in detectors}
     for seed in map(int, args.seeds.split(",")):
+        for scores in by_seed.values():
+            scores.append(Score())
         for number, film in enumerate(draw_films(stretches, seed, args.transitions)):
             for name, detector in detectors.items():
-                known = len(scores[name].wrong)
-                add(scores[name], film, *detect(detector, film.frames, film.fps))
+                score = by_seed[name][-1]
+                known = len(score.wrong)
+                add(score, film, *detect(detector, film.frames, film.fps))
                 if args.errors:
-                    for line in scores[name].wrong[known:]:
+                    for line in score.wrong[known:]:
                         print(f"{name:12} seed {seed} film {number}: {line}", flush=True)
-    print_table(scores)
+    print_table(by_seed)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from benchmarks.edits.film import Event, Film
 from curation.shots.types import Boundary
@@ -41,6 +41,10 @@ class Score:
     frames: int = 0
     spent_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
+
+    def __add__(self, other: "Score") -> "Score":
+        """Pool the counts of two sets of films."""
+        return Score(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
     def f1(self, kinds: Iterable[str] | None = None) -> float:
         """Return F1 over all transitions; over `hard` alone or all gradual kinds, false boundaries of that length."""

@@ -87,3 +87,11 @@ def test_the_truth_itself_is_found_whole(parts: list[tuple[int, int]]) -> None:
         ends += gap + length
     score = _score(events, [Boundary(event.start, event.end) for event in events])
     assert not score.wrong and sum(score.hits.values()) == len(events)
+
+
+def test_scores_of_seeds_are_pooled_by_their_counts() -> None:
+    one = _score([Event("hard", 50, 50), Event("wipe", 90, 100)], [Boundary(50, 50, "hard")])
+    other = _score([Event("hard", 20, 20)], [Boundary(20, 20, "jump"), Boundary(70, 70, "hard")])
+    both = sum([one, other], Score())
+    assert both.drawn == {"hard": 2, "wipe": 1} and both.hits == {"hard": 2} and both.false_points == 1
+    assert both.f1() == pytest.approx(2 * 2 / (2 + 1 + 3)) and both.wrong == one.wrong + other.wrong
