@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from curation.output.remote import Layout
-from train_bridge.loop.checkpoint import checkpoints
+from train_bridge.loop.checkpoint import STATE, checkpoints
 from train_bridge.loop.job import CONFIG_FILE
 
 NOT_KEPT = ("cache",)
@@ -35,13 +35,14 @@ def files_at_work(run: Path, aside: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for checkpoint in checkpoints(run):
         kept = aside / SAVED / checkpoint.name
-        with contextlib.suppress(FileNotFoundError):  # it is deleted at this moment
+        with contextlib.suppress(OSError):  # it is deleted at this moment
             shutil.copytree(checkpoint, kept, copy_function=_link)
-            found |= {f"{SAVED}/{checkpoint.name}/{path}": file for path, file in _files(kept)}
+            if (checkpoint / STATE).is_file():  # which goes first: all else was still there
+                found |= {f"{SAVED}/{checkpoint.name}/{path}": file for path, file in _files(kept)}
     for path, file in _files(run):
         if path.partition("/")[0] not in (*NOT_KEPT, *AT_THE_END, SAVED):
             (aside / path).parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # a temporary one
                 found[path] = Path(shutil.copyfile(file, aside / path))
     return found
 

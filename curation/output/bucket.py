@@ -121,7 +121,7 @@ def publish(
         StoreError: the storage refuses, or a file stands for what the storage does not have.
         ChangingError: a file changed meanwhile; nothing was committed.
     """
-    upload = _Upload(store, before, {each.digest: each for each in before.files.values()}, digests or Digests())
+    upload = _Upload(store, lease, before, {each.digest: each for each in before.files.values()}, digests or Digests())
     files = dict(kept or {})
     first = [RECIPE] if RECIPE in local else []  # by which everybody knows an output, before there is more of it
     files |= {path: upload.one(path, local[path]) for path in first}
@@ -146,6 +146,7 @@ class _Upload:
     """Brings files to a store for the commit after `before`."""
 
     store: Store
+    lease: Lease
     before: Commit
     by_digest: Mapping[str, Pushed]
     digests: Digests
@@ -155,12 +156,14 @@ class _Upload:
 
         Raises:
             ChangingError: the file changed or went meanwhile.
+            StoreError: the storage refuses, or the lease was lost: what lies there may be another process's now.
         """
         digest = self.digests.of(path, file)
         known = self.before.files.get(path)
         if known is not None and known.digest == digest:
             return known
         key = path if known is None else object_key(path, self.before.number + 1)
+        self.lease.check()
         try:
             state = state_of(file)
             is_stand_in = stands_for(file, state[0]) is not None

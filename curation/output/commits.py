@@ -104,7 +104,7 @@ def object_key(path: str, number: int) -> str:
 def commit_text(commit: Commit) -> bytes:
     """Return what the object of a commit holds."""
     files = {path: asdict(commit.files[path]) for path in sorted(commit.files)}
-    return json.dumps({"files": files} | ({"by": commit.by} if commit.by else {}), indent=0).encode()
+    return json.dumps({"files": files} | ({"by": commit.by} if commit.by else {}), separators=(",", ":")).encode()
 
 
 def leftovers(store: Store, commit: Commit | None = None) -> list[Entry]:

@@ -29,7 +29,7 @@ from core.storage.staging import stage_folder
 from core.storage.store import Lease, LostError, StoreError
 from curation.inputs.outputs import RECIPE
 from curation.output.bucket import PARTS, ChangingError, Digests, complete, expect_same_output, files_of, publish, pull
-from curation.output.commits import LEASE, Commit, commit_text, last_commit, leftovers, remove_held
+from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
 from curation.output.place import call
 from curation.output.stand_ins import may_stand_in
 
@@ -148,6 +148,8 @@ class RemoteOutput:
         by = self._state.id
         self._last = publish(files, self._store, self._lease, self._last, digests=self._digests, by=by)
         self._remember(replace(self._state, seen=_mark(self._last)))
+        if self._last.number > 2:  # the one before is left to whoever reads it at this moment
+            self._store.delete(commit_key(self._last.number - 2))
 
     @contextmanager
     def committing(self, on_loss: Callable[[], None]) -> Iterator[None]:
@@ -180,7 +182,11 @@ class RemoteOutput:
                 if isinstance(error, LostError) or not isinstance(error, StoreError):
                     on_loss()
                     return
-            except ChangingError:
+            except (
+                ChangingError,
+                RunError,
+                OSError,
+            ):  # likewise: files come and go, a disk may be full
                 pass
             pause_s = every_s if news else max(every_s, SHARE * (time.monotonic() - begin))
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,23 @@ def test_whole_checkpoints_and_copies_of_what_grows_are_committed_meanwhile(tmp_
     assert found[weights].read_text() == "weights 1"
     assert {*files_at_rest(run)} >= {"model/weights", "config.yaml"}
     assert not [path for path in files_at_rest(run) if path.startswith("cache")]
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_linked_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", 1, 2)
+    first = run / "checkpoints" / "step-00000001"
+    link = os.link
+
+    def prune_meanwhile(source: str, target: str) -> None:
+        link(source, target)
+        if (first / "state.json").exists() and str(source).startswith(str(first)):
+            shutil.rmtree(first)
+
+    monkeypatch.setattr("train_bridge.remote.os.link", prune_meanwhile)
+    found = files_at_work(run, tmp_path / "aside")
+    assert {path.split("/")[1] for path in found if path.startswith("checkpoints/")} == {"step-00000002"}
 
 
 def test_a_bucket_holds_one_kind_of_output(bucket_url: str) -> None:
