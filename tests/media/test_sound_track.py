@@ -81,11 +81,11 @@ def test_damage_makes_the_clips_around_it_doubtful_and_no_others(tmp_path, monke
     path = write_clicks(tmp_path / "damaged.mkv", "flac", length_s=8.0)
     read = SoundReader._decoded
 
-    def broken(self, stream, packet, is_run_up):
+    def broken(self, stream, packet, *, is_run_up):
         if packet is not None and 3.5 < float(packet.pts * packet.time_base) < 3.7:
             self.problem = self.problem or "drawn damage"
             return []
-        return read(self, stream, packet, is_run_up)
+        return read(self, stream, packet, is_run_up=is_run_up)
 
     monkeypatch.setattr(SoundReader, "_decoded", broken)
     track = track_of(path)

@@ -10,6 +10,7 @@ from pipelines import picture
 import run_pipeline
 from models.bundle import PIPELINE_CLASS, write_model_index
 from models.lora.adapters import add_lora, export_lora
+from models.lora.form import AdapterForm
 from models.text.table import TEXT_ENCODERS
 from models.transformers.table import find_architecture
 from models.vae.video_vae import PRESETS, build_vae
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hints = {"width_px": 32, "height_px": 32, "num_frames": 72, "fps": 8.0, "text_tokens": facts.text_tokens}
         (pipeline / "sampling.json").write_text(json.dumps(hints))
         adapted = family.build(config)
-        add_lora(adapted, 2, None, family.lora_targets)
+        add_lora(adapted, AdapterForm(2), family.lora_targets)
         (place / f"lora_{name}").mkdir()
         export_lora(adapted, "default", place / f"lora_{name}")
     picture(place / "first.png", 32, 32)

@@ -164,7 +164,7 @@ def test_the_encoder_of_start_images_lies_on_the_device_throughout(tmp_path: Pat
         f"model.vae={tmp_path / 'vae'}", f"model.image_encoder={tmp_path / 'clip'}"
     ])), 4)  # fmt: skip
     assert clip.weights == 4 * sum(
-        p.numel() for p in load_clip(tmp_path / "clip", True, None, "cpu").model.parameters()
+        p.numel() for p in load_clip(tmp_path / "clip", None, "cpu", pooled=True).model.parameters()
     )
     assert peak(f"model.image_encoder={tmp_path / 'clip'}") - peak("model.image_encoder=null") == clip.weights
 
