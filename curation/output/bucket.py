@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from core.digest import file_sha256
 from core.errors import UserError
@@ -36,11 +37,19 @@ class ChangingError(Exception):
     """A file changed or went while it was uploaded: a run goes on there."""
 
 
+class FileState(NamedTuple):
+    """What changes whenever a file does."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
 @dataclass
 class Digests:
     """SHA-256 of local files; each state of a file is read once."""
 
-    _known: dict[str, tuple[tuple[int, int, int], str]] = field(default_factory=dict)
+    _known: dict[str, tuple[FileState, str]] = field(default_factory=dict)
 
     def of(self, path: str, file: Path) -> str:
         """Return the digest of a file, or of what it stands for.
@@ -52,16 +61,16 @@ class Digests:
             state = state_of(file)
             known = self._known.get(path)
             if known is None or known[0] != state:
-                known = self._known[path] = (state, stands_for(file, state[0]) or file_sha256(file))
+                known = self._known[path] = (state, stands_for(file, state.size_bytes) or file_sha256(file))
         except FileNotFoundError:
             raise ChangingError(path) from None
         return known[1]
 
 
-def state_of(file: Path) -> tuple[int, int, int]:
-    """Return what changes whenever a file does."""
+def state_of(file: Path) -> FileState:
+    """Return a file's state as it is now."""
     status = file.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def push(
@@ -166,9 +175,9 @@ class _Upload:
         self.lease.check()
         try:
             state = state_of(file)
-            is_stand_in = stands_for(file, state[0]) is not None
+            is_stand_in = stands_for(file, state.size_bytes) is not None
             stored = self.by_digest.get(digest)
-            if stored is not None and (is_stand_in or 0 < state[0] <= COPY_BYTES):
+            if stored is not None and (is_stand_in or 0 < state.size_bytes <= COPY_BYTES):
                 return Pushed(key, stored.size_bytes, self.store.copy(stored.object, key), digest)
             if is_stand_in:
                 raise StoreError(f"{self.store.url}: does not hold {path}, and this machine neither; curate it anew")
@@ -179,14 +188,14 @@ class _Upload:
             if not file.exists():
                 raise ChangingError(path) from None
             raise
-        return Pushed(key, state[0], version, digest)
+        return Pushed(key, state.size_bytes, version, digest)
 
 
 def complete(store: Store, commit: Commit) -> None:
     """Let files have their commit's content under their own names, too, where a process died before it came to that."""
     changed = {path: each for path, each in commit.files.items() if each.object != path}
 
-    def mend(path: str) -> None:
+    def restore(path: str) -> None:
         try:
             is_there = store.stat(path).version == changed[path].version
         except MissingError:
@@ -195,7 +204,7 @@ def complete(store: Store, commit: Commit) -> None:
             store.copy(changed[path].object, path)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(mend, sorted(changed)))
+        list(pool.map(restore, sorted(changed)))
 
 
 def pull(
