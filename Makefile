@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[buckets,cuts,decord,dev,docs,scores,serve,studio,test-servers,train]'
+	$(PY) -m uv pip install --quiet --python $(PY) --compile-bytecode --constraint constraints.txt --editable '.[buckets,captions,cuts,decord,dev,docs,people,scores,serve,sound,studio,test-servers,train]'
 	@touch $(READY)
 
 demo: $(READY)  ## draw footage, curate it, train on it, sample (about 5 minutes after set-up)
