@@ -80,6 +80,9 @@ class CaptionClusters:
     device: str = key("auto", "by meaning: where it computes; auto: the GPU if onnxruntime can use one")
 
     writes: ClassVar[tuple[str, ...]] = ("caption_cluster",)
+    gpus: ClassVar[float] = (
+        0.0  # it runs once over the table, in the process that judges it, and books no worker's share
+    )
 
     @property
     def wheels(self) -> "tuple[WheelWeights, ...]":

@@ -35,7 +35,15 @@ def test_every_option_of_the_table_is_one_of_its_command() -> None:
 def test_every_field_of_the_table_is_there() -> None:
     from sampling.request import Options, Request
 
-    asked = {*Request.__dataclass_fields__, *Options.__dataclass_fields__, "prompts", "seeds", "size", "lora"}
+    asked = {
+        *Request.__dataclass_fields__,
+        *Options.__dataclass_fields__,
+        "prompts",
+        "prompts_file",
+        "seeds",
+        "size",
+        "lora",
+    }
     assert set(OPTIONS["sample"]) <= asked
     assert {name.partition(".")[2] for name in OPTIONS["train"]} <= set(DataSettings.__dataclass_fields__)
 

@@ -310,6 +310,6 @@ def test_levels_are_those_of_the_tables(color_range: int) -> None:
     frame.color_range = color_range
     luma = np.empty((16, 16), np.uint8)
     planes.gray_into(frame, luma)
-    assert np.array_equal(luma, luma_table(8, color_range == 2)[levels])
+    assert np.array_equal(luma, luma_table(8, full_range=color_range == 2)[levels])
     coded = _GrayFrame(16, 16).of(levels).to_ndarray(format="yuv420p")[:16]
     assert np.array_equal(coded, np.round(16 + np.arange(256) * 219 / 255).reshape(16, 16))
