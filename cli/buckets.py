@@ -17,7 +17,7 @@ from core.storage.urls import is_url
 from curation.output.bucket import PARTS, pull, push
 from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
-from curation.output.place import call
+from curation.output.place import record_place
 from curation.output.remote import CURATED, Layout, RemoteOutput, remote_output
 from curation.output.stand_ins import may_stand_in
 from curation.pipeline import need_table
@@ -48,7 +48,7 @@ def output_at(name: str, leaves_out: Collection[str], *, puts_back: bool = False
         return is_left or path.startswith(PARTS)
 
     commit = pull(store, folder, lambda path: not is_absent(path))
-    call(folder, store.url)
+    record_place(folder, store.url)
     yield folder
     if puts_back:
         push(folder, store, keeps=is_absent, based_on=commit.number)

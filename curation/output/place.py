@@ -7,8 +7,8 @@ from core.files import atomic_write, make_folder
 NAME = ".place"
 
 
-def call(out: Path, url: str) -> None:
-    """Let a folder be called by the URL that it is a copy of."""
+def record_place(out: Path, url: str) -> None:
+    """Record the URL that a folder is a copy of, so that messages name it."""
     make_folder(out)
     atomic_write(out / NAME, url)
 

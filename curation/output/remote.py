@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +30,7 @@ from core.storage.store import Lease, LostError, StoreError
 from curation.inputs.outputs import RECIPE
 from curation.output.bucket import PARTS, ChangingError, Digests, complete, expect_same_output, files_of, publish, pull
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
-from curation.output.place import call
+from curation.output.place import record_place
 from curation.output.stand_ins import may_stand_in
 
 EVERY_VARIABLE = "SELECTS_COMMIT_S"
@@ -118,7 +118,7 @@ class RemoteOutput:
             if last.number:
                 pull(self._store, self.folder, lambda path: not stands_in(path), stands_in, last)
             self._remember(replace(self._state, seen=_mark(last)))
-        call(self.folder, self.url)
+        record_place(self.folder, self.url)
         complete(self._store, last)
 
     def commit(self) -> None:
@@ -182,12 +182,8 @@ class RemoteOutput:
                 if isinstance(error, LostError) or not isinstance(error, StoreError):
                     on_loss()
                     return
-            except (
-                ChangingError,
-                RunError,
-                OSError,
-            ):  # likewise: files come and go, a disk may be full
-                pass
+            except (ChangingError, RunError, OSError):
+                pass  # likewise: files come and go, a disk may be full
             pause_s = every_s if news else max(every_s, SHARE * (time.monotonic() - begin))
 
     def finish(self, *, is_complete: bool) -> None:
@@ -235,17 +231,14 @@ def remote_output(store: ObjectStore, layout: Layout = CURATED) -> Iterator[Remo
 
 @contextmanager
 def _held_here(store: ObjectStore, place: Path) -> Iterator[None]:
-    try:
-        lock = locked(place)
-        lock.__enter__()
-    except UserError:
-        raise UserError(
-            f"{store.url} is in use by {told(held_by(store, LEASE))}; wait for it to end, or stop it"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place))
+        except UserError:
+            raise UserError(
+                f"{store.url} is in use by {told(held_by(store, LEASE))}; wait for it to end, or stop it"
+            ) from None
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _state_of(place: Path) -> _State:
