@@ -159,6 +159,7 @@ def test_a_clip_that_kills_the_engine_is_lost_alone(monkeypatch: pytest.MonkeyPa
         answers = [threads.submit(engine.ask, request(i)) for i in range(24)]
     errors = [answer.exception() for answer in answers]
     assert isinstance(errors[3], AskFailed) and [error for error in errors if error] == [errors[3]]
+    engine.ask(request(24))  # clip-3 may have been the last to be asked again: then nothing has needed a third engine
     assert len(lives) == 3 and [life.has_ended for life in lives] == [True, True, False]
     engine.close()
     assert lives[-1].has_ended
