@@ -30,6 +30,7 @@ def test_a_clip_stays_only_within_all_bounds() -> None:
     assert not is_kept(2.0, 640, 360, 0.09)
 
 
+@pytest.mark.slow
 def test_cpu_time_of_orphans_and_of_children_nobody_waits_for_is_counted(tmp_path: Path) -> None:
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {BUSY.format(seconds=1.0)!r}]){{end}}"
     orphaning = ["python3", "-c", child.format(end="")]

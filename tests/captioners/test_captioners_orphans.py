@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from captioners.orphans import MARK, marked
 
@@ -22,6 +23,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_what_was_started_inside_ends_when_its_owner_is_killed_and_nothing_else_does() -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2]

@@ -172,6 +172,7 @@ def test_no_step_runs_far_ahead_of_the_next(tmp_path: Path, ray_here: None) -> N
     assert int(marks.with_suffix(".noted").read_text()) < 80
 
 
+@pytest.mark.slow
 def test_other_graphs_of_the_process_keep_their_settings(tmp_path: Path, ray_here: None) -> None:
     before = ray.data.DataContext.get_current()
     block_bytes, progress = before.target_max_block_size, before.enable_progress_bars

@@ -135,6 +135,7 @@ def test_a_model_that_always_dies_ends_the_run_which_can_go_on(footage: Path, tm
     assert [r["status"] for r in rows_of(tmp_path / "out").values()] == ["accepted"] * 4
 
 
+@pytest.mark.slow
 def test_a_captioner_that_dies_loses_no_caption_and_mixes_none_up(
     footage: Path, tmp_path: Path, ray_here: None
 ) -> None:

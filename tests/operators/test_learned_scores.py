@@ -89,6 +89,7 @@ def curated(source: Path, recipe: Path, out: Path, runner: str = "inline") -> Pa
     return out
 
 
+@pytest.mark.slow
 def test_the_table_holds_every_column(inline: Path) -> None:
     (file,) = (inline / "clips").glob("part-*.parquet")
     assert pq.read_schema(file).field("embedding").type == pa.list_(pa.float16(), DIM)
@@ -102,6 +103,7 @@ def test_the_table_holds_every_column(inline: Path) -> None:
         assert (row["frame_consistency"] is None) == (row["type"] == "image")
 
 
+@pytest.mark.slow
 def test_one_of_two_copies_is_kept_and_the_other_names_it(inline: Path) -> None:
     by_path = {row["source_path"]: row for row in rows_of(inline).values() if row["source_path"] != "rushes.mp4"}
     pair = sorted((by_path["flyover.mp4"], by_path["same.mp4"]), key=lambda row: row["status"])
@@ -145,12 +147,14 @@ def test_a_better_member_changes_the_verdict_of_an_earlier_one(
     assert (out / before["clip_path"]).exists()
 
 
+@pytest.mark.slow
 def test_running_again_does_nothing(footage: Path, recipe_file: Path, inline: Path) -> None:
     before = (inline / "run.json").read_bytes()
     curated(footage, recipe_file, inline)
     assert (inline / "run.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_report_knows_the_copies(inline: Path) -> None:
     recipe, _ = load_recipe(inline / "recipe.yaml", [], TABLES)
     names = {column.name for column in gather(inline, recipe).numbers}

@@ -189,6 +189,7 @@ def test_a_folder_whose_name_is_no_text_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_config_only(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
