@@ -241,26 +241,28 @@ def _connect_pictures(desk: Desk, form: Form) -> None:
 
     def point(event: gr.SelectData, picture: np.ndarray | None, paths: Paths) -> Any:
         if picture is None:
-            return gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         begins = bool(paths) and not paths[-1]
         more = with_point(paths[:-1] if begins else paths, event.index, begins=begins)
-        return with_paths(picture, more), more
+        return with_paths(picture, more), more, gr.update(interactive=True)
 
-    def begin(paths: Paths) -> Paths:
-        return [*paths, []] if paths and paths[-1] else paths
+    def begin(paths: Paths) -> Any:
+        # The button stays off until the new path has a point, which shows that one was begun.
+        return ([*paths, []], gr.update(interactive=False)) if paths and paths[-1] else (paths, gr.skip())
 
-    def uploaded(picture: np.ndarray | None) -> Any:
-        return picture, []
+    def start_on(picture: np.ndarray | None) -> Any:
+        return picture, [], gr.update(interactive=True)
 
-    def clear(picture: np.ndarray | None) -> Any:
-        return picture, []
-
-    private = {"show_progress": "hidden", "api_visibility": "private"}
-    form.drawn.upload(uploaded, form.drawn, [form.drawn_from, form.paths], **private)
-    form.drawn.clear(lambda: (None, []), None, [form.drawn_from, form.paths], **private)
-    form.drawn.select(point, [form.drawn_from, form.paths], [form.drawn, form.paths], **private)
-    form.new_path.click(begin, form.paths, form.paths, **private)
-    form.clear_paths.click(clear, form.drawn_from, [form.drawn, form.paths], **private)
+    # Past the queue: clicks come faster than its stream to the browser is closed and opened again, which loses them.
+    quick = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    empty = [form.drawn_from, form.paths, form.new_path]
+    form.drawn.upload(start_on, form.drawn, empty, **quick)
+    form.drawn.clear(lambda: start_on(None), None, empty, **quick)
+    form.drawn.select(
+        point, [form.drawn_from, form.paths], [form.drawn, form.paths, form.new_path], trigger_mode="multiple", **quick
+    )
+    form.new_path.click(begin, form.paths, [form.paths, form.new_path], **quick)
+    form.clear_paths.click(start_on, form.drawn_from, [form.drawn, form.paths, form.new_path], **quick)
 
 
 def follow(desk: Desk, form: Form, results: Results, job: Job, language: str) -> Iterator[dict[Any, Any]]:

@@ -135,11 +135,10 @@ PLACE = """([across, down]) => {
     const image = document.querySelector('#drawn img'), box = image.getBoundingClientRect();
     const shown = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight, 1);
     const [width, height] = [shown * image.naturalWidth, shown * image.naturalHeight];
-    return [
-        box.x + (box.width - width) / 2 + across * width, box.y + (box.height - height) / 2 + down * height,
-    ];
+    return {x: (box.width - width) / 2 + across * width, y: (box.height - height) / 2 + down * height};
 }"""
-"""where shares of a picture's sides lie on the page, within whose place the picture is shown no larger than it is"""
+"""where shares of a picture's sides lie within its place, in which the picture is shown no larger than it is"""
+LOADED = "document.querySelector('#drawn img')?.naturalWidth > 0"
 
 
 def test_a_trajectory_clicked_on_the_first_frame_reaches_the_model(
@@ -159,8 +158,11 @@ def test_a_trajectory_clicked_on_the_first_frame_reaches_the_model(
         for place, (across, down) in enumerate(clicked):
             if place == 2:
                 page.click("#new-path")
+                page.wait_for_selector("#new-path[disabled]")
             before = page.get_attribute("#drawn img", "src")
-            page.mouse.click(*page.evaluate(PLACE, [across, down]))
+            page.wait_for_function(LOADED)
+            # Waits until nothing lies over the picture: Gradio covers it while the click before is answered.
+            page.locator("#drawn img").click(position=page.evaluate(PLACE, [across, down]))
             page.wait_for_function("before => document.querySelector('#drawn img')?.src !== before", arg=before)
         job = go(page, server)
         drawn = json.loads(kept(folder, job, "trajectory").read_text())
