@@ -33,7 +33,7 @@ $(VLLM)/.ready: pyproject.toml constraints.txt $(READY)
 	@touch $(VLLM)/.ready
 
 test-vllm: $(VLLM)/.ready  ## the captioner with vLLM's engine, on the CPU
-	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -m vllm
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -m vllm tests/captioners
 
 test-all: $(READY)  ## every test at full size: hours
 	SELECTS_KILLS=50 SELECTS_KILL_POINTS=100000 SELECTS_MUTANTS=500 SELECTS_SOAK_SOURCES=2000 SELECTS_FAMILIES=1 $(PY) -m pytest -m 'not vllm'

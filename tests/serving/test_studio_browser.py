@@ -14,8 +14,6 @@ from runs import rows_of
 from served import Served, studio
 from studio_page import PATIENCE_MS, ask, asked_for, choose_model, fill, go, newest, opened, visit
 
-from serving.studio.train import losses_of
-
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -234,6 +232,8 @@ def test_training_is_planned_started_and_stopped_with_its_loss_and_samples(brows
         assert page.locator("#train-told [data-code]").count() == 0, "all of it while it goes on"
         page.click("#train-stop")
         page.wait_for_selector("#train-told [data-code]")
+        from serving.studio.train import losses_of  # needs gradio
+
         losses = losses_of(folder / "data" / "runs" / "disc" / "log.jsonl")
         assert len(losses) >= 5 and losses["loss"].notna().all()
 

@@ -24,7 +24,6 @@ from serving.faults import ApiError
 from serving.ledger import Job
 from serving.offered import Offered
 from serving.studio import texts
-from serving.studio.curate import KEYS, curate_words
 from serving.studio.form import PLAIN, blank, request_of_form, text_of, values_of_job, values_of_settings
 from serving.studio.funnel import final_funnel, funnel_html, live_funnel
 from serving.studio.marks import MARKED, marks_of, place_of
@@ -33,8 +32,6 @@ from serving.studio.places import meaning_in, named, overrides, readable
 from serving.studio.reports import file_of
 from serving.studio.runs import Runs
 from serving.studio.showing import differences, preview_html, shareable
-from serving.studio.train import KEYS as TRAIN_KEYS
-from serving.studio.train import losses_of
 from serving.wire import VideoRequest, asked_of, request_of
 
 ASKED = st.fixed_dictionaries(
@@ -52,6 +49,8 @@ ASKED = st.fixed_dictionaries(
         "camera": st.sampled_from(["pan_left", "zoom_in"]),
     },
 )
+
+NO_GRADIO = "no gradio: pip install 'selects-video[studio]'"
 
 
 def form_of(asked: dict) -> dict:
@@ -187,6 +186,9 @@ def test_names_of_outputs_stay_in_their_folder(name: str, tmp_path: Path) -> Non
 
 
 def test_further_keys_cannot_be_options() -> None:
+    pytest.importorskip("gradio", reason=NO_GRADIO)
+    from serving.studio.curate import curate_words
+
     assert overrides("a.b=1\n\n  c=x y ") == ["a.b=1", "c=x y"]
     for text in ("--output=/etc", "-x", "a", "=1", "a.b =1\n--weights=/x"):
         with pytest.raises(UserError):
@@ -206,6 +208,9 @@ def test_further_keys_cannot_be_options() -> None:
 
 
 def test_losses_are_told_apart_from_other_numbers_of_a_log(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason=NO_GRADIO)
+    from serving.studio.train import losses_of
+
     lines = [
         {"step": 1, "what": "train", "transformer": 1.5, "gradient_norm": 1.2, "gradient_norm_discriminator": 2.0,
          "samples_per_s": 4.2, "step_s": 0.4, "data_wait_percent": 0.1, "memory_gb": 1.2, "mfu_percent": 3.1,
@@ -256,7 +261,10 @@ def test_the_funnel_of_an_output_counts_its_table(tmp_path: Path) -> None:
 
 
 def test_keys_with_a_control_are_explained_by_the_schema() -> None:
+    pytest.importorskip("gradio", reason=NO_GRADIO)
     from cli.schemas import recipe_schema, training_schema
+    from serving.studio.curate import KEYS
+    from serving.studio.train import KEYS as TRAIN_KEYS
 
     schema, training = recipe_schema(), training_schema()
     assert all(meaning_in(training, key) for key in TRAIN_KEYS)
