@@ -1,7 +1,7 @@
 """The controls of the Generate form, each with the place for its mark."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -69,6 +69,46 @@ class Form:
         ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Controls:
+    """What has been laid out so far: by name what `Form` holds by name, and by attribute the rest."""
+
+    i18n: Words
+    plain: dict[str, Any] = field(default_factory=dict)
+    media: dict[str, Any] = field(default_factory=dict)
+    marks: dict[str, Any] = field(default_factory=dict)
+    rest: dict[str, Any] = field(default_factory=dict)
+
+    def words(self, name: str) -> dict[str, Any]:
+        """Return label, help and id of a control."""
+        found = {"label": self.i18n(name), "elem_id": f"field-{name}"}
+        return found | ({"info": self.i18n(f"{name}_help")} if f"{name}_help" in TEXTS else {})
+
+    def mark(self, *names: str) -> None:
+        """Lay out places for errors."""
+        for name in names:
+            assert name in MARKED
+            self.marks[name] = gr.HTML("", elem_id=f"mark-{name}", elem_classes="mark", padding=False)
+
+    def text(self, name: str, lines: int) -> None:
+        """Lay out a place for text."""
+        self.plain[name] = gr.Textbox("", lines=lines, **self.words(name))
+
+    def number(self, name: str, help_key: str | None = None) -> None:
+        """Lay out a place for a number, which may be empty."""
+        info = {"info": self.i18n(help_key)} if help_key else {}
+        self.plain[name] = gr.Textbox("", max_lines=1, **self.words(name) | info, min_width=110)
+
+    def upload(self, name: str, kinds: list[str]) -> None:
+        """Lay out a place for a file, with its mark."""
+        self.media[name] = gr.File(file_types=kinds, height=UPLOAD_PX, **self.words(name))
+        self.mark(name)
+
+    def button(self, name: str) -> None:
+        """Lay out a small button."""
+        self.rest[name] = gr.Button(self.i18n(name), size="sm", elem_id=name.replace("_", "-"))
+
+
 def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
     """Lay out the controls.
 
@@ -77,118 +117,116 @@ def build_form(offered: Offered, i18n: Words, kinds: list[str]) -> Form:
         i18n: the texts.
         kinds: of control maps that can be made of footage.
     """
-    plain: dict[str, Any] = {}
-    media: dict[str, Any] = {}
-    marks: dict[str, Any] = {}
-
-    def mark(name: str) -> None:
-        assert name in MARKED
-        marks[name] = gr.HTML("", elem_id=f"mark-{name}", elem_classes="mark", padding=False)
-
-    def words(name: str) -> dict[str, Any]:
-        found = {"label": i18n(name), "elem_id": f"field-{name}"}
-        return found | ({"info": i18n(f"{name}_help")} if f"{name}_help" in TEXTS else {})
-
-    def number(name: str, help_key: str | None = None) -> None:
-        plain[name] = gr.Textbox(
-            "", max_lines=1, **words(name) | ({"info": i18n(help_key)} if help_key else {}), min_width=110
-        )
-
-    def upload(name: str, kinds: list[str]) -> None:
-        media[name] = gr.File(file_types=kinds, height=UPLOAD_PX, **words(name))
-        mark(name)
-
-    plain["model"] = gr.Dropdown(list(offered.names), value=offered.names[0], **words("model"))
-    mark("model")
-    facts = gr.HTML("", elem_id="facts", padding=False)
-    plain["prompt"] = gr.Textbox("", lines=3, **words("prompt"))
-    mark("prompt")
-    plain["negative_prompt"] = gr.Textbox("", lines=1, **words("negative_prompt"))
-    mark("negative_prompt")
+    to = _Controls(i18n)
+    to.plain["model"] = gr.Dropdown(list(offered.names), value=offered.names[0], **to.words("model"))
+    to.mark("model")
+    to.rest["facts"] = gr.HTML("", elem_id="facts", padding=False)
+    to.text("prompt", 3)
+    to.mark("prompt")
+    to.text("negative_prompt", 1)
+    to.mark("negative_prompt")
     with gr.Accordion(i18n("further"), open=True):
-        with gr.Row():
-            number("width", "size_help")
-            number("height", "size_help")
-        mark("size")
-        with gr.Row():
-            number("num_frames")
-            number("fps")
-        mark("num_frames")
-        mark("fps")
-        with gr.Row():
-            number("num_inference_steps")
-            number("guidance_scale")
-        mark("num_inference_steps")
-        mark("guidance_scale")
-        with gr.Row():
-            plain["sampler"] = gr.Dropdown(list(SAMPLERS), value=None, **words("sampler"), min_width=140)
-            plain["seed"] = gr.Textbox("", max_lines=1, **words("seed"), min_width=140)
-        mark("sampler")
-        mark("seed")
-    loras: dict[str, Any] = {}
+        _add_sampling(to)
     with gr.Accordion(i18n("loras"), open=True, visible=bool(offered.lora_names)):
-        for place, name in enumerate(offered.lora_names):
-            loras[name] = gr.Slider(
-                -STRONGEST, STRONGEST, 0, step=0.05, label=name, info=i18n("lora_help"), elem_id=f"field-lora-{place}"
-            )
-        mark("loras")
+        loras = _add_loras(to, offered)
     with gr.Accordion(i18n("from_image"), open=False), gr.Row():
-        for name in ("image", "end_image"):
-            with gr.Column(min_width=140):
-                media[name] = gr.Image(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard"], height=220, **words(name)
-                )
-                mark(name)
+        _add_images(to)
     with gr.Accordion(i18n("from_video"), open=False):
-        upload("video", ["video", "image"])
-        number("strength")
-        mark("strength")
-        to_paint = gr.Button(i18n("to_paint"), size="sm", elem_id="to-paint")
-        painted = gr.ImageEditor(
-            type="numpy", label=i18n("painted"), elem_id="painted", sources=[], transforms=[],
-            brush=gr.Brush(default_size="auto", colors=["#ff4040"], color_mode="fixed"), layers=False,
-        )  # fmt: skip
-        upload("mask", ["image", "video"])
+        _add_video(to)
     with gr.Accordion(i18n("steer"), open=False):
-        upload("control", ["video", "image"])
-        plain["control_kind"] = gr.Dropdown([AS_IS, *kinds], value=AS_IS, **words("control_kind"))
-        mark("control_kind")
-        show_map = gr.Button(i18n("show_map"), size="sm", elem_id="show-map")
-        map_shown = gr.Image(
-            None, show_label=False, interactive=False, visible=False, format="png", elem_id="map-shown"
-        )
-        with gr.Row():
-            for name in ("control_scale", "control_start", "control_end"):
-                number(name)
-        mark("control_scale")
-        upload("reference", ["image"])
-        with gr.Row():
-            plain["camera"] = gr.Dropdown([("–", ""), *CAMERAS], value="", **words("camera"))
-            number("camera_speed")
-        mark("camera")
-        mark("camera_speed")
-        media["camera_file"] = gr.File(file_types=[".txt", "video"], height=UPLOAD_PX, **words("camera_file"))
-        to_draw = gr.Button(i18n("to_draw"), size="sm", elem_id="to-draw")
-        drawn_from = gr.State(None)
-        paths = gr.State([])
-        drawn = gr.Image(
-            type="numpy", sources=["upload", "clipboard"], label=i18n("drawn"), elem_id="drawn", height=320
-        )
-        with gr.Row():
-            new_path = gr.Button(i18n("new_path"), size="sm", elem_id="new-path")
-            clear_paths = gr.Button(i18n("clear_paths"), size="sm", elem_id="clear-paths")
-        upload("trajectory", [".json", ".csv"])
+        _add_steering(to, kinds)
+        _add_trajectory(to)
     with gr.Accordion(i18n("long"), open=False):
+        _add_length(to)
+    return Form(plain=to.plain, media=to.media, loras=loras, marks=to.marks, **to.rest)
+
+
+def _add_sampling(to: _Controls) -> None:
+    with gr.Row():
+        to.number("width", "size_help")
+        to.number("height", "size_help")
+    to.mark("size")
+    for names in (("num_frames", "fps"), ("num_inference_steps", "guidance_scale")):
         with gr.Row():
-            for name in ("segments", "length", "overlap"):
-                number(name)
-        plain["prompts"] = gr.Textbox("", lines=3, **words("prompts"))
-        for name in ("segments", "length", "overlap", "prompts"):
-            mark(name)
-    return Form(
-        plain, media, loras, marks, painted, to_paint, map_shown, show_map, to_draw, drawn, drawn_from, paths, new_path,
-        clear_paths, facts,
+            for name in names:
+                to.number(name)
+        to.mark(*names)
+    with gr.Row():
+        to.plain["sampler"] = gr.Dropdown(list(SAMPLERS), value=None, **to.words("sampler"), min_width=140)
+        to.plain["seed"] = gr.Textbox("", max_lines=1, **to.words("seed"), min_width=140)
+    to.mark("sampler", "seed")
+
+
+def _add_loras(to: _Controls, offered: Offered) -> dict[str, Any]:
+    info = to.i18n("lora_help")
+    found = {
+        name: gr.Slider(-STRONGEST, STRONGEST, 0, step=0.05, label=name, info=info, elem_id=f"field-lora-{place}")
+        for place, name in enumerate(offered.lora_names)
+    }
+    to.mark("loras")
+    return found
+
+
+def _add_images(to: _Controls) -> None:
+    for name in ("image", "end_image"):
+        with gr.Column(min_width=140):
+            to.media[name] = gr.Image(
+                type="filepath", image_mode=None, sources=["upload", "clipboard"], height=220, **to.words(name)
+            )
+            to.mark(name)
+
+
+def _add_video(to: _Controls) -> None:
+    to.upload("video", ["video", "image"])
+    to.number("strength")
+    to.mark("strength")
+    to.button("to_paint")
+    to.rest["painted"] = gr.ImageEditor(
+        type="numpy", label=to.i18n("painted"), elem_id="painted", sources=[], transforms=[],
+        brush=gr.Brush(default_size="auto", colors=["#ff4040"], color_mode="fixed"), layers=False,
     )  # fmt: skip
+    to.upload("mask", ["image", "video"])
+
+
+def _add_steering(to: _Controls, kinds: list[str]) -> None:
+    to.upload("control", ["video", "image"])
+    to.plain["control_kind"] = gr.Dropdown([AS_IS, *kinds], value=AS_IS, **to.words("control_kind"))
+    to.mark("control_kind")
+    to.button("show_map")
+    to.rest["map_shown"] = gr.Image(
+        None, show_label=False, interactive=False, visible=False, format="png", elem_id="map-shown"
+    )
+    with gr.Row():
+        for name in ("control_scale", "control_start", "control_end"):
+            to.number(name)
+    to.mark("control_scale")
+    to.upload("reference", ["image"])
+    with gr.Row():
+        to.plain["camera"] = gr.Dropdown([("–", ""), *CAMERAS], value="", **to.words("camera"))
+        to.number("camera_speed")
+    to.mark("camera", "camera_speed")
+    to.media["camera_file"] = gr.File(file_types=[".txt", "video"], height=UPLOAD_PX, **to.words("camera_file"))
+
+
+def _add_trajectory(to: _Controls) -> None:
+    to.button("to_draw")
+    to.rest["drawn_from"], to.rest["paths"] = gr.State(None), gr.State([])
+    to.rest["drawn"] = gr.Image(
+        type="numpy", sources=["upload", "clipboard"], label=to.i18n("drawn"), elem_id="drawn", height=320
+    )
+    with gr.Row():
+        to.button("new_path")
+        to.button("clear_paths")
+    to.upload("trajectory", [".json", ".csv"])
+
+
+def _add_length(to: _Controls) -> None:
+    names = ("segments", "length", "overlap")
+    with gr.Row():
+        for name in names:
+            to.number(name)
+    to.text("prompts", 3)
+    to.mark(*names, "prompts")
 
 
 def samplers_of(facts: ModelFacts) -> list[str]:

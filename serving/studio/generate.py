@@ -93,13 +93,21 @@ def build_generate(desk: Desk, i18n: Words) -> tuple[Form, Results]:
                 settings = gr.JSON(None, show_label=False, elem_id="settings")
             job = gr.State(None)
     results = Results(status, preview, video, picture, settings, job, cancel)
-    _connect(desk, form, results, go)
+    _connect_making(desk, form, results, go)
+    _connect_checking(desk, form)
+    _connect_model(desk, form)
+    _connect_pictures(desk, form)
     return form, results
 
 
-def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
+def marks_within(form: Form) -> list[Any]:
+    """Return the places for errors, in the order of `MARKED`."""
+    return [form.marks[name] for name in MARKED]
+
+
+def _connect_making(desk: Desk, form: Form, results: Results, go: Any) -> None:
+    """Say what the buttons for making and cancelling do."""
     offered = desk.intake.offered
-    marks = [form.marks[name] for name in MARKED]
 
     def make(request: gr.Request, *words: Any) -> Iterator[dict[Any, Any]]:
         language = language_of(request.headers.get("accept-language"))
@@ -118,8 +126,8 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
 
     go.click(
         make, form.inputs,
-        [*marks, results.status, results.preview, results.video, results.picture, results.settings, results.job,
-         results.cancel],
+        [*marks_within(form), results.status, results.preview, results.video, results.picture, results.settings,
+         results.job, results.cancel],
         concurrency_limit=FOLLOWED_AT_ONCE, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
@@ -132,6 +140,11 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
     results.cancel.click(
         cancel, results.job, results.preview, queue=False, show_progress="hidden", api_visibility="private"
     )
+
+
+def _connect_checking(desk: Desk, form: Form) -> None:
+    """Say how what is filled in is checked as it is."""
+    offered = desk.intake.offered
 
     def comes_to(request: gr.Request, *words: Any) -> dict[Any, Any]:
         """Check what is filled in so far, so that what cannot be is marked before anything is asked for."""
@@ -160,9 +173,15 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
                      "segments", "length", "overlap", "prompts", "seed")
     ]  # fmt: skip
     gr.on(
-        [control.change for control in (*watched, *form.loras.values())], comes_to, form.inputs, [*marks, form.facts],
+        [control.change for control in (*watched, *form.loras.values())], comes_to, form.inputs,
+        [*marks_within(form), form.facts],
         queue=False, show_progress="hidden", trigger_mode="always_last", api_visibility="private",
     )  # fmt: skip
+
+
+def _connect_model(desk: Desk, form: Form) -> None:
+    """Say what another model changes of the form."""
+    offered = desk.intake.offered
 
     def chosen(model: str, request: gr.Request) -> dict[Any, Any]:
         facts = offered.facts(model, ())
@@ -190,7 +209,6 @@ def _connect(desk: Desk, form: Form, results: Results, go: Any) -> None:
     gr.context.Context.root_block.load(  # type: ignore[union-attr]
         chosen, form.plain["model"], changed, queue=False, show_progress="hidden", api_visibility="private"
     )
-    _connect_pictures(desk, form)
 
 
 def _connect_pictures(desk: Desk, form: Form) -> None:
