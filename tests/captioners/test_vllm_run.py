@@ -59,9 +59,9 @@ def curated(source: Path, recipe: Path, out: Path) -> Path:
 
 ELSEWHERE = frozenset((
     *("overlay", "bad_frames", "bits_per_pixel", "detail", "camera", "flicker", "clusters"),
-    *("nsfw", "faces"),
+    *("nsfw", "faces", "speech", "caption_language", "caption_clusters"),
 ))
-"""Operators that are off by default and have tests of their own on drawn footage; the last two need packages."""
+"""Operators that are off by default and have tests of their own; the last five may need packages."""
 
 
 @pytest.mark.vllm
