@@ -20,7 +20,7 @@ from models.lora.form import AdapterForm
 from models.transformers.easyanimate_v5 import EasyAnimate
 from sampling.pictures import write_mp4
 from train_bridge.config import load_config
-from train_bridge.loop import job
+from train_bridge.loop import watched_samples
 
 torch.set_num_threads(1)
 
@@ -228,7 +228,7 @@ def test_training_samples_and_export_have_one_shift(
 ) -> None:
     """The base's, or the number that is given: each place is asked what it used."""
     trained, sampled = set(), set()
-    plain_levels, plain_scheduler = Flow.timesteps, job.make_scheduler
+    plain_levels, plain_scheduler = Flow.timesteps, watched_samples.make_scheduler
 
     def levels(self: Flow, quantiles: torch.Tensor) -> torch.Tensor:
         trained.add(self.shift)
@@ -239,7 +239,7 @@ def test_training_samples_and_export_have_one_shift(
         return plain_scheduler(config, steps)
 
     monkeypatch.setattr(Flow, "timesteps", levels)
-    monkeypatch.setattr(job, "make_scheduler", scheduler)
+    monkeypatch.setattr(watched_samples, "make_scheduler", scheduler)
     shutil.copytree(parts / "pipeline", tmp_path / "base")
     arguments = [
         "train", *plan(parts)[1:], "--output", tmp_path / "run", "--runner", "inline", "train.steps=1",
