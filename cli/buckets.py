@@ -14,7 +14,8 @@ from core.storage.object_store import ObjectStore
 from core.storage.opening import open_store
 from core.storage.staging import stage_folder
 from core.storage.urls import is_url
-from curation.output.bucket import PARTS, pull, push
+from curation.folders import PREVIEWS
+from curation.output.bucket import WITHIN_PARTS, pull, push
 from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
 from curation.output.place import record_place
@@ -22,8 +23,6 @@ from curation.output.remote import CURATED, Layout, RemoteOutput, remote_output
 from curation.output.stand_ins import may_stand_in
 from curation.pipeline import need_table
 
-PREVIEWS, CONTROLS, RETIRED, SHARDS, CLIPS = "previews", "control", "_retired", "webdataset", "train"
-"""folders of an output that hold media"""
 PUSH_HELP = "copy an output to a bucket, so that readers see all of it or what was there before"
 CLEAN_HELP = "list or remove what dead runs and earlier pushes left"
 
@@ -45,7 +44,7 @@ def output_at(name: str, leaves_out: Collection[str], *, puts_back: bool = False
 
     def is_absent(path: str) -> bool:
         is_left = path.partition("/")[0] in leaves_out and (may_stand_in(path) or path.startswith(f"{PREVIEWS}/"))
-        return is_left or path.startswith(PARTS)
+        return is_left or path.startswith(WITHIN_PARTS)
 
     commit = pull(store, folder, lambda path: not is_absent(path))
     record_place(folder, store.url)

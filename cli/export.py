@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from cli.buckets import CLIPS, CONTROLS, PREVIEWS, RETIRED, SHARDS, output_at
+from cli.buckets import output_at
 from cli.common import print_json, shown
 from cli.parser import add_json
 from core.errors import UserError
@@ -13,6 +13,7 @@ from core.storage.urls import is_url
 from curation.export import FILES, FORMATS, export
 from curation.export.chosen import Chosen
 from curation.export.how import ExportSettings
+from curation.folders import CLIPS, CONTROLS, PREVIEWS, RETIRED, SHARDS
 from curation.output.folder import output_lock_if_free
 from curation.output.place import place_of_output
 from curation.pipeline import need_table

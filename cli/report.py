@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from cli.buckets import CLIPS, CONTROLS, RETIRED, SHARDS, output_at
+from cli.buckets import output_at
 from cli.common import print_json, shown
 from cli.parser import add_json
 from cli.plugins import tables_of
 from core.errors import UserError
 from core.storage.urls import is_url
+from curation.folders import CLIPS, CONTROLS, RETIRED, SHARDS
 from curation.output.folder import output_lock_if_free, recipe_file
 from curation.output.place import place_of_output
 from curation.output.table import read_table

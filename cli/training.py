@@ -7,13 +7,14 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from cli.buckets import PREVIEWS, RETIRED, SHARDS, output_at, output_in_bucket
+from cli.buckets import output_at, output_in_bucket
 from cli.common import print_json, shown
 from cli.parser import add_json, add_runner
 from configs import config_file
 from core.errors import RunError, UserError
 from core.sanitize import printable_lines
 from core.storage.urls import is_url
+from curation.folders import PREVIEWS, RETIRED, SHARDS
 from train_bridge.config import TrainConfig, load_config
 
 PLAN_HELP = "say what a training run would do: rows, buckets, memory, time"

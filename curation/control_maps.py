@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 
 from core.errors import MediaError, UserError
 from core.files import atomic_path, atomic_write, make_folder
+from curation.folders import CONTROLS
 from curation.schema import CONTROL
 from curation.types import Control, MapDrawer, Row
 from curation.work import Plan
@@ -20,8 +21,6 @@ from media.frame import luma_of
 from media.image import read_image
 from media.map_file import MapFile, write_still
 from media.shape import TICKS
-
-CONTROL_FOLDER = "control"
 
 
 class ClipMaps:
@@ -80,7 +79,7 @@ class ClipMaps:
         return columns
 
     def _place(self, name: str, suffix: str) -> str:
-        return f"{CONTROL_FOLDER}/{name}/{self._clip_id}.{suffix}"
+        return f"{CONTROLS}/{name}/{self._clip_id}.{suffix}"
 
 
 @contextmanager
@@ -122,7 +121,7 @@ def image_maps(plan: Plan, row: Row, written: Path) -> Row:
         drawer = _started(name, control)
         drawn = drawer.draw(luma_of(pixels) if control.takes == "gray" else pixels, 0.0)
         assert drawn is not None, "a control of images draws pictures"
-        place = f"{CONTROL_FOLDER}/{name}/{row['clip_id']}.jpg"
+        place = f"{CONTROLS}/{name}/{row['clip_id']}.jpg"
         path = Path(plan.out) / place
         make_folder(path.parent)
         with atomic_path(path) as temporary:

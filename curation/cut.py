@@ -9,7 +9,8 @@ from core.errors import MediaError
 from core.files import make_folder
 from curation.analysis.analyse import sample_again
 from curation.analysis.samples import encode_samples
-from curation.control_maps import CONTROL_FOLDER, image_maps, video_maps
+from curation.control_maps import image_maps, video_maps
+from curation.folders import CLIPS, CONTROLS
 from curation.judge import judge
 from curation.recipe import Rule
 from curation.schema import CONTROL, FILE_COLUMNS, FINISH_COLUMNS
@@ -23,12 +24,10 @@ from media.types import Heartbeat, SourceFacts
 from media.write import transcode, write_image
 from media.written import Written
 
-FOLDER = "train"
-
 
 def folder_of(column: str) -> str:
     """Return the folder, relative to the output, of the files that a column of `schema.FILE_COLUMNS` names."""
-    return FOLDER if column == "clip_path" else f"{CONTROL_FOLDER}/{column.removeprefix(CONTROL).removesuffix('_path')}"
+    return CLIPS if column == "clip_path" else f"{CONTROLS}/{column.removeprefix(CONTROL).removesuffix('_path')}"
 
 
 def remove_files(out: Path, row: Row) -> None:
@@ -56,7 +55,7 @@ def cut_clip(plan: Plan, row: Row, task: Task, sampling: Sampling | None, beat: 
     beat(0.0)
     if plan.recipe.cut.mode == "none":
         return Cut({}, samples)
-    make_folder(Path(plan.out) / FOLDER)
+    make_folder(Path(plan.out) / CLIPS)
     return Cut(_written_columns(plan, row, task, beat), samples)
 
 
@@ -106,12 +105,12 @@ def _written_columns(plan: Plan, row: Row, task: Task, beat: Heartbeat) -> Row:
 
 
 def _place(plan: Plan, row: Row, suffix: str) -> Path:
-    return Path(plan.out) / FOLDER / f"{row['clip_id']}.{suffix}"
+    return Path(plan.out) / CLIPS / f"{row['clip_id']}.{suffix}"
 
 
 def _columns(to: Path, written: Written, mode: str, why: str | None = None) -> Row:
     return {
-        "clip_path": f"{FOLDER}/{to.name}",
+        "clip_path": f"{CLIPS}/{to.name}",
         "clip_width_px": written.width_px,
         "clip_height_px": written.height_px,
         "clip_fps": written.fps,

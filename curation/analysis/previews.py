@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 
 from core.files import atomic_write, make_folder
+from curation.folders import PREVIEWS
 from curation.types import Frames, Sampling
 
 PREVIEW = Sampling(rate_fps=2.0, count=4, short_side_px=144, color="rgb")
@@ -21,4 +22,4 @@ def write_previews(out: Path, clip_id: str, frames: Frames) -> None:
 
 def preview_path(out: Path, clip_id: str, number: int) -> Path:
     """Return where a clip's preview lies."""
-    return out / f"previews/{clip_id[:2]}/{clip_id}-{number}.jpg"
+    return out / f"{PREVIEWS}/{clip_id[:2]}/{clip_id}-{number}.jpg"

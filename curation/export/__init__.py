@@ -42,10 +42,10 @@ from curation.export.rows import (
     other_captions,
     recorded,
 )
-from curation.export.webdataset import NAME as WEBDATASET_NAME
 from curation.export.webdataset import SHARD_BYTES, SHARD_ROWS, write_webdataset
 from curation.export.webvid import NAME as WEBVID_NAME
 from curation.export.webvid import write_webvid
+from curation.folders import SHARDS
 from curation.reviews import BY_HAND
 from curation.schema import CAPTION_COLUMNS, CONTROL_PATHS
 from media.types import MediaType
@@ -143,7 +143,7 @@ def rows_of(
 def _export_shards(out: Path, rows: ds.Dataset, settings: dict[str, Any], *, refuse: bool) -> ExportResult:
     """Write shards; while they are replaced, nothing is remembered of what they hold, whatever ends this process."""
     before, tally, digest = read_memory(out).get("webdataset"), Tally(), hashlib.sha256()
-    shards = out / WEBDATASET_NAME
+    shards = out / SHARDS
     old = shards.stat().st_ino if shards.is_dir() else None
     if before is not None:
         remember(out, "webdataset", before | {"rows": None})

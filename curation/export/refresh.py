@@ -12,11 +12,11 @@ from core.errors import UserError
 from core.files import temporary_path
 from core.sanitize import printable
 from curation.export import EXPORTERS, FILES, FORMATS, Format, export, rows_of
-from curation.export import webdataset as shards
 from curation.export.chosen import chosen_of
 from curation.export.how import ExportSettings
 from curation.export.memory import Memory, read_memory, remember
 from curation.export.rows import Tally, complete_batches, digest_of, other_captions
+from curation.folders import SHARDS
 from curation.output.place import place_of_output
 
 CHEAP: tuple[Format, ...] = ("webvid", "diffusers")
@@ -60,10 +60,10 @@ def refresh_exports(out: Path, table: pa.Table | None = None) -> tuple[str, ...]
             stale.append(_line(out, format, FILES[format], ["--absolute"] if _is_absolute(out, format, {}) else []))
     for foreign in sorted(memory.keys() - {*FORMATS}):
         stale += _foreign_again(out, foreign, again)
-    if (out / shards.NAME).is_dir():
+    if (out / SHARDS).is_dir():
         held = memory.get("webdataset", {})
         if held.get("rows") is None or held["rows"] != _digest_now(out, table, held):
-            stale.append(_line(out, "webdataset", shards.NAME, _options(held)))
+            stale.append(_line(out, "webdataset", SHARDS, _options(held)))
     else:
         remember(out, "webdataset", None)
     return tuple(stale)

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from core.errors import UserError
 from core.json_text import joined, json_lines, to_json
 from core.sanitize import printable
+from curation.folders import TABLE
 from curation.reviews import BY_HAND, with_captions
 from curation.schema import CAPTION_COLUMNS, CONTROL_PATHS
 
@@ -77,7 +78,7 @@ def open_table(out: Path) -> ds.Dataset:
     Raises:
         UserError: there is none, or it lacks a column.
     """
-    parts = sorted((out / "clips").glob("part-*.parquet"))
+    parts = sorted((out / TABLE).glob("part-*.parquet"))
     if not parts:
         raise UserError(f"{out}: no table (clips/part-*.parquet) here; run `curate` with this folder as `output`")
     table = ds.dataset([str(part) for part in parts], format="parquet")

@@ -13,9 +13,9 @@ from core.files import atomic_folder
 from core.json_text import to_json
 from core.sanitize import printable
 from curation.export.rows import ExportResult, Record, Tally
+from curation.folders import SHARDS
 
-NAME = "webdataset"
-SHARDS = {".mp4": "shard", ".jpg": "images"}
+SHARD_NAMES = {".mp4": "shard", ".jpg": "images"}
 """How the shards of each kind of file are called; any other kind by its suffix."""
 CARD_NAME = "README.md"
 SHARD_ROWS = 1000
@@ -32,13 +32,13 @@ def write_webdataset(
     were copied into another container the like of `webm-000000.tar`. Readers take what the first sample has for what
     all have. The same rows and files give the same bytes.
     """
-    with atomic_folder(out / NAME) as folder, contextlib.ExitStack() as stack:
+    with atomic_folder(out / SHARDS) as folder, contextlib.ExitStack() as stack:
         shards: dict[str, _Shards] = {}
         for record in records:
             media = out / record["file_path"]
             if not media.is_file():
                 raise UserError(f"{media}: the table names this file, but it is gone; run `curate` again")
-            kind = SHARDS.get(media.suffix, media.suffix[1:])
+            kind = SHARD_NAMES.get(media.suffix, media.suffix[1:])
             if kind not in shards:
                 shards[kind] = _Shards(folder, kind, stack, shard_rows, shard_bytes)
             shards[kind].add(record, media)
@@ -47,7 +47,7 @@ def write_webdataset(
         kinds = sorted(shards, key=lambda kind: (kind != "shard", kind))
         if len(kinds) > 1:
             (folder / CARD_NAME).write_text(card(kinds), encoding="utf-8")
-    return tally.result(*(out / NAME / name for kind in kinds for name in shards[kind].names))
+    return tally.result(*(out / SHARDS / name for kind in kinds for name in shards[kind].names))
 
 
 def card(kinds: Sequence[str]) -> str:

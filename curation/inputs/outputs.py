@@ -4,14 +4,15 @@ import os
 from dataclasses import dataclass, field
 
 from core.files import read_head
+from curation.folders import CLIPS, CONTROLS, PARTS, PREVIEWS, RETIRED, SHARDS, TABLE
 
 RECIPE = "recipe.yaml"
 HEADER = "# The recipe of this output"
 """How the recipe of an output begins. A run writes it before anything else; every version has written it."""
-_TABLE = ("clips", "_parts")
-_OTHERS = ("previews", "train", "_retired", "run.json", ".lock")
+_TABLE = (TABLE, PARTS)
+_OTHERS = (PREVIEWS, CLIPS, RETIRED, "run.json", ".lock")
 _OF_TRAINING = ("config.yaml", "log.jsonl", "run.json")
-OWN_FOLDERS = frozenset(("clips", "_parts", "_retired", "previews", "train", "webdataset", "samples", "control"))
+OWN_FOLDERS = frozenset((TABLE, PARTS, RETIRED, PREVIEWS, CLIPS, SHARDS, "samples", CONTROLS))
 """What in an output is ours; footage may lie in one, too, as with `--output .`"""
 
 

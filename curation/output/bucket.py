@@ -19,13 +19,14 @@ from core.files import TEMPORARY_NAME, atomic_write, make_folder
 from core.lock import locked
 from core.storage.object_store import COPY_BYTES
 from core.storage.store import Lease, MissingError, Store, StoreError
+from curation.folders import PARTS
 from curation.inputs.outputs import RECIPE
 from curation.output.commits import COMMITS, LEASE, Commit, Pushed, commit_key, commit_text, last_commit, object_key
 from curation.output.stand_ins import stands_for, write_stand_in
 
 PULLED = ".pulled.json"
 """in a pulled copy: what its files are, and since when"""
-PARTS = "_parts/"
+WITHIN_PARTS = f"{PARTS}/"
 """what belongs to a run that goes on, and not to what is published"""
 AT_ONCE = 16
 PIECE_BYTES = 8 << 20
@@ -288,7 +289,7 @@ def files_of(out: Path, *, with_parts: bool = False) -> Iterator[tuple[str, Path
         name = path.relative_to(out).as_posix()
         if any(part.startswith(".") for part in name.split("/")) or TEMPORARY_NAME.match(path.name):
             continue
-        if path.is_file() and not name.startswith((f"{COMMITS}/", LEASE, *(() if with_parts else (PARTS,)))):
+        if path.is_file() and not name.startswith((f"{COMMITS}/", LEASE, *(() if with_parts else (WITHIN_PARTS,)))):
             yield name, path
 
 

@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from core.storage.store import Entry, Lease, MissingError, Store, StoreError
+from curation.folders import CLIPS, CONTROLS, PARTS, PREVIEWS, RETIRED, SHARDS, TABLE
 
 COMMITS, LEASE = "_commits", "_lease"
 TRIES = 3
 _COMMIT = re.compile(rf"{COMMITS}/(\d{{8}})\.json")
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OURS = re.compile(
-    rf"{COMMITS}/\d{{8}}(?:\.json|/.+)|_parts/[^/]+\.parquet|clips/part-\d+\.parquet|_retired/rows\.parquet|"
-    rf"webdataset/[^/]+|(?:train|_retired)/{_ID}\.\w+|(?:_retired/)?control/\w+/{_ID}\.\w+|"
-    rf"previews/[0-9a-f]{{2}}/{_ID}-\d+\.jpg|checkpoints/step-\d{{8}}/.+"
+    rf"{COMMITS}/\d{{8}}(?:\.json|/.+)|{PARTS}/[^/]+\.parquet|{TABLE}/part-\d+\.parquet|{RETIRED}/rows\.parquet|"
+    rf"{SHARDS}/[^/]+|(?:{CLIPS}|{RETIRED})/{_ID}\.\w+|(?:{RETIRED}/)?{CONTROLS}/\w+/{_ID}\.\w+|"
+    rf"{PREVIEWS}/[0-9a-f]{{2}}/{_ID}-\d+\.jpg|checkpoints/step-\d{{8}}/.+"
 )
 """what runs and pushes write beside the few files at the top, which every commit has: nothing else is ever removed"""
 

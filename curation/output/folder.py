@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 from core.errors import UserError
 from core.files import atomic_write, tidy, writing
 from core.lock import locked, locked_if_free
-from curation.control_maps import CONTROL_FOLDER
-from curation.cut import FOLDER, folder_of
+from curation.cut import folder_of
+from curation.folders import CLIPS, CONTROLS, PREVIEWS, RETIRED
 from curation.inputs.outputs import HEADER, RECIPE
 from curation.judge import judge_table, rejected_rows, rules_of, undecided_rows
 from curation.output.stash import (
-    RETIRED,
     Stashed,
     read_stashed,
     stash_values,
@@ -128,9 +127,9 @@ def output_lock_if_free(out: Path) -> Iterator[None]:
 
 def _tidy(out: Path, *, media: bool) -> None:
     """Repair and delete what killed processes left half written."""
-    pictures = (out / "previews").glob("??") if media else ()
-    controls = (*(out / CONTROL_FOLDER).glob("*"), *(out / RETIRED / CONTROL_FOLDER).glob("*"))
-    tidy(out, parts_folder(out), out / FOLDER, out / RETIRED, *controls, *pictures)
+    pictures = (out / PREVIEWS).glob("??") if media else ()
+    controls = (*(out / CONTROLS).glob("*"), *(out / RETIRED / CONTROLS).glob("*"))
+    tidy(out, parts_folder(out), out / CLIPS, out / RETIRED, *controls, *pictures)
     for mark in (*out.glob(".stop-*"), *out.glob(".writable-*")):
         mark.unlink(missing_ok=True)
 

@@ -27,8 +27,18 @@ from core.storage.lease import held_by, told
 from core.storage.object_store import ObjectStore
 from core.storage.staging import stage_folder
 from core.storage.store import Lease, LostError, StoreError
+from curation.folders import PARTS
 from curation.inputs.outputs import RECIPE
-from curation.output.bucket import PARTS, ChangingError, Digests, complete, expect_same_output, files_of, publish, pull
+from curation.output.bucket import (
+    WITHIN_PARTS,
+    ChangingError,
+    Digests,
+    complete,
+    expect_same_output,
+    files_of,
+    publish,
+    pull,
+)
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
 from curation.output.place import record_place
 from curation.output.stand_ins import may_stand_in
@@ -78,7 +88,7 @@ class Layout:
 
 def _files_with_parts(out: Path, aside: Path | None = None) -> dict[str, Path]:
     # Parts first: what they name was written before them. One that is folded meanwhile shows in the table.
-    parts = {f"{PARTS}{file.name}": file for file in (out / PARTS).glob("[!.]*.parquet")}
+    parts = {f"{WITHIN_PARTS}{file.name}": file for file in (out / PARTS).glob("[!.]*.parquet")}
     return dict(files_of(out)) | parts
 
 

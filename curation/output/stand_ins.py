@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 
 from core.files import atomic_write
+from curation.folders import CLIPS, CONTROLS, RETIRED, SHARDS
 
 MOST_BYTES = 128
 _TEXT = re.compile(rb"selects: this file lies in the bucket, sha256 ([0-9a-f]{64})\n")
-_WHOLE_FOLDERS = ("train/", "control/", "webdataset/", "_retired/")
+_WHOLE_FOLDERS = tuple(f"{name}/" for name in (CLIPS, CONTROLS, SHARDS, RETIRED))
 
 
 def may_stand_in(path: str) -> bool:

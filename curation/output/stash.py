@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.files import atomic_path
-from curation.cut import FOLDER, folder_of
+from curation.cut import folder_of
+from curation.folders import CLIPS, PARTS, RETIRED
 from curation.output.parquet_files import read_as
 from curation.recipe import Recipe
 from curation.schema import FILE_COLUMNS, FINISH_COLUMNS, table_schema
 
-RETIRED = "_retired"
 CLIP_NAME_LETTERS = (40, 41)
 """of a UUID and a suffix: fewest and most"""
 CLIP_SUFFIXES = (b".mp4", b".jpg", b".mkv", b".webm")
@@ -117,7 +117,7 @@ def sync_clip_files(out: Path, table: pa.Table) -> None:
     """
     columns = [name for name in FILE_COLUMNS if name in table.column_names]
     named = {name: [table[name]] for name in columns}
-    for part in (out / "_parts").glob("[!.]*.parquet"):  # finished clips of unfinished sources
+    for part in (out / PARTS).glob("[!.]*.parquet"):  # finished clips of unfinished sources
         rows = read_as(part, table.select(columns).schema)
         for name in columns:
             named[name].append(rows[name])
@@ -128,7 +128,7 @@ def sync_clip_files(out: Path, table: pa.Table) -> None:
 
 def _sync_folder(out: Path, folder: str, names: pa.ChunkedArray, suffixes: Sequence[bytes]) -> None:
     """Settle the files of one folder; those of `train/` are stashed at the top, those of another in its like."""
-    there, stashed = out / folder, out / RETIRED / ("" if folder == FOLDER else folder)
+    there, stashed = out / folder, out / RETIRED / ("" if folder == CLIPS else folder)
     kept, retired = _clips_in(there, suffixes), _clips_in(stashed, suffixes)
     paths = pc.binary_join_element_wise(f"{folder}/".encode(), pa.concat_arrays([kept, retired]), b"")
     is_named = pc.is_in(paths, names)

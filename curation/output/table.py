@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from core.files import atomic_folder, atomic_path, make_folder
 from core.sanitize import clean_text
+from curation.folders import PARTS, TABLE
 from curation.judge import TRANSITION
 from curation.output.parquet_files import read_as
 from curation.recipe import Rule
@@ -56,12 +57,12 @@ class Unfinished:
 
 def clips_folder(out: Path) -> Path:
     """Return the folder of the table."""
-    return out / "clips"
+    return out / TABLE
 
 
 def parts_folder(out: Path) -> Path:
     """Return the folder of the parts."""
-    return out / "_parts"
+    return out / PARTS
 
 
 def _parts(out: Path) -> list[Path]:

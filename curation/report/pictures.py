@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.analysis.previews import PREVIEW, preview_path
+from curation.folders import PREVIEWS
 from curation.report.gather import HIDDEN, Gathered
 
 ID_LETTERS = 36
@@ -30,7 +31,7 @@ def counts_of(output: Gathered) -> np.ndarray:
     ids = output.table["clip_id"].combine_chunks().cast(pa.binary())
     counts = np.zeros(len(ids), np.int64)
     found = [pa.array([], pa.binary())]
-    for folder in (output.out / "previews").glob("??"):
+    for folder in (output.out / PREVIEWS).glob("??"):
         names = pa.array(os.listdir(os.fsencode(folder)), pa.binary())
         found.append(pc.binary_slice(names.filter(pc.ends_with(names, b".jpg")), 0, ID_LETTERS))
     rows = pc.index_in(pa.chunked_array(found), ids) if len(found) > 1 else pa.chunked_array([[]], pa.int32())

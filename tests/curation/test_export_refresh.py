@@ -16,10 +16,10 @@ import run_pipeline
 from core.sanitize import from_safe_cell
 from curation import export as exporting
 from curation.export import export
-from curation.export import webdataset as shards
 from curation.export.how import ExportSettings
 from curation.export.memory import read_memory
 from curation.export.refresh import refresh_exports
+from curation.folders import SHARDS
 from demo.drawing import write_video
 
 ROWS = [row(i, type="image" if i == 2 else "video") for i in range(6)]
@@ -218,4 +218,4 @@ def test_shards_of_one_kind_go_stale_by_that_kind_alone(tmp_path):
     assert refresh_exports(tmp_path) == ()
     write_table(tmp_path, ROWS[:2])
     (line,) = refresh_exports(tmp_path)
-    assert line.endswith("--format webdataset --type video") and (tmp_path / shards.NAME).is_dir()
+    assert line.endswith("--format webdataset --type video") and (tmp_path / SHARDS).is_dir()
