@@ -23,7 +23,7 @@ PART_BYTES = 8 << 20
 CHANGED = "has changed since it was looked at; run the same command again"
 CONNECT_S, REQUEST_S = 10, 60
 PAST_END = ("status code: 416", "Wanted range starting at")
-"""in what is told of a range that begins behind the end: the server's answer, or obstore's to one that has no such range"""
+"""in what is told of a range that begins behind the end: the server's answer, or what obstore makes of one"""
 COPY_BYTES = 5 * 10**9
 """most that one copy within S3 takes"""
 

@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,10 +143,8 @@ def azurite() -> Iterator[Service]:
         return [node, str(script), *quiet, "--blobHost", "127.0.0.1", "--blobPort", str(free_port())]
 
     def is_ready(command: Sequence[str]) -> bool:
-        try:
+        with suppress(urllib.error.HTTPError):  # who asks is unknown, but it answers
             urllib.request.urlopen(f"http://127.0.0.1:{command[-1]}/", timeout=10).close()
-        except urllib.error.HTTPError:  # who asks is unknown, but it answers
-            pass
         return True
 
     with _process(words, is_ready) as command:
