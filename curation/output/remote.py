@@ -40,6 +40,7 @@ from curation.output.bucket import (
     pull,
 )
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
+from curation.output.deliveries import Handoff, forget, receive
 from curation.output.place import record_place
 from curation.output.stand_ins import may_stand_in
 
@@ -111,11 +112,28 @@ class RemoteOutput:
         self._digests = Digests()
         self._last = last_commit(store)
         self._restore()
+        self.receive()
 
     @property
     def url(self) -> str:
         """Where the output lies."""
         return self._store.url
+
+    @property
+    def handoff(self) -> Handoff:
+        """Where workers that do not see the folder leave what they make."""
+        return Handoff(self.url, self._state.id)
+
+    def receive(self) -> None:
+        """Take what such workers have made into the folder.
+
+        Raises:
+            RunError: the storage refuses.
+        """
+        try:
+            self._digests.objects = receive(self.handoff, self._store, self.folder)
+        except StoreError as error:
+            raise RunError(str(error)) from None
 
     def _restore(self) -> None:
         last, stands_in = self._last, self._layout.stands_in
@@ -158,6 +176,9 @@ class RemoteOutput:
         by = self._state.id
         self._last = publish(files, self._store, self._lease, self._last, digests=self._digests, by=by)
         self._remember(replace(self._state, seen=_mark(self._last)))
+        committed = {each.digest for each in self._last.files.values()}
+        forget(self._store, [each for digest, each in self._digests.objects.items() if digest in committed])
+        self._digests.objects = {}
         if self._last.number > 2:  # the one before is left to whoever reads it at this moment
             self._store.delete(commit_key(self._last.number - 2))
 
@@ -186,6 +207,7 @@ class RemoteOutput:
             if news is not None and now == seen:
                 continue
             try:
+                self.receive()
                 self._commit(self._layout.at_work(self.folder, self._aside))
                 seen = now
             except UserError as error:  # a storage that refuses may not later; the end of the run tells, if it does
