@@ -35,7 +35,7 @@ class CommittingRunner:
         try:
             with self.output.committing(on_loss=stop):
                 tally = self.inner.run(plan, steps, rows, display)
-        except RunError:
+        except (RunError, KeyboardInterrupt):
             with suppress(RunError):  # what other nodes have finished is folded, too
                 self.output.receive()
             raise

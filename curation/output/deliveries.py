@@ -11,7 +11,7 @@ lets the storage copy them to where they belong.
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,26 +115,59 @@ def delivery_of(plan: Plan, handoff: Handoff | None) -> Delivery | None:
     return Delivery(handoff)
 
 
-def receive(handoff: Handoff, store: Store, out: Path) -> dict[str, Pushed]:
-    """Take what workers have delivered into the run's folder: parts, and the files of the clips that they tell of.
+class Receiver:
+    """Takes what workers have delivered into the run's folder: parts, and the files of the clips that parts tell of."""
 
-    Returns:
-        Objects that lie in the bucket and belong to no commit yet, by digest.
+    def __init__(self, handoff: Handoff, store: Store, out: Path):
+        """Begin for a folder, which need not be there yet."""
+        self._handoff, self._store, self._out = handoff, store, out
+        self._seen: set[str] = set()
+        self.objects: dict[str, Pushed] = {}
+        """what lies in the bucket and belongs to no commit yet, by digest"""
 
-    Raises:
-        StoreError: the storage refuses.
-    """
-    parts = list(store.list(handoff.prefix(PARTS)))  # first: the files of what it lists are all there by now
-    delivered = [_Delivered.of(handoff, entry) for entry in store.list(handoff.prefix(FILES))]
-    fetched = dict(zip(parts, _all(lambda entry: store.read(entry.key, version=entry.version), parts), strict=True))
-    paths, clips = _told_of(fetched.values())
-    new = [each for each in delivered if each.path in paths or each.clip in clips]
-    _all(lambda each: _take(each, store, out), [each for each in new if not (out / each.path).exists()])
-    make_folder(out / PARTS)
-    for entry, content in fetched.items():
-        atomic_write(out / PARTS / entry.key.rpartition("/")[2], content)
-    _all(lambda entry: store.delete(entry.key), parts)  # once they are on disk: what is folded must not come again
-    return {each.pushed.digest: each.pushed for each in delivered}
+    def receive(self) -> None:
+        """Take what is new.
+
+        Raises:
+            StoreError: the storage refuses.
+        """
+        # Parts first, those of workers that see the folder among them: the files of their clips are there by now.
+        here = [path for path in (self._out / PARTS).glob("[!.]*.parquet") if path.name not in self._seen]
+        parts = list(self._store.list(self._handoff.prefix(PARTS)))
+        delivered = [_Delivered.of(self._handoff, entry) for entry in self._store.list(self._handoff.prefix(FILES))]
+        self.objects = {each.pushed.digest: each.pushed for each in delivered}
+        contents = _all(lambda entry: self._store.read(entry.key, version=entry.version), parts)
+        if delivered:
+            paths, clips = _told_of([*contents, *filter(None, map(_content, here))])
+            new = [each for each in delivered if each.path in paths or each.clip in clips]
+            _all(self._take, [each for each in new if not (self._out / each.path).exists()])
+        self._seen |= {path.name for path in here}
+        for entry, content in zip(parts, contents, strict=True):
+            make_folder(self._out / PARTS)
+            atomic_write(self._out / PARTS / entry.key.rpartition("/")[2], content)
+        _all(lambda entry: self._store.delete(entry.key), parts)  # now on disk: what is folded must not come again
+
+    def forget(self, committed: Collection[str]) -> None:
+        """Delete delivered objects that a commit has copied, by digest."""
+        done = [digest for digest in self.objects if digest in committed]
+        _all(lambda digest: self._store.delete(self.objects[digest].object), done)
+        self.objects = {digest: each for digest, each in self.objects.items() if digest not in committed}
+
+    def _take(self, each: "_Delivered") -> None:
+        make_folder((self._out / each.path).parent)
+        if may_stand_in(each.path):
+            write_stand_in(self._out / each.path, each.pushed.digest)
+        else:
+            content = self._store.read(each.pushed.object, version=each.pushed.version)
+            atomic_write(self._out / each.path, content, to_disk=False)
+
+
+def _content(part: Path) -> bytes | None:
+    """Return what a part holds; null where it was merged into another one meanwhile, which is looked at next time."""
+    try:
+        return part.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -170,20 +203,6 @@ def _told_of(parts: Iterable[bytes]) -> tuple[set[str], set[str]]:
         for name in columns:
             paths.update(rows[name].drop_null().to_pylist())
     return paths, clips
-
-
-def _take(each: _Delivered, store: Store, out: Path) -> None:
-    make_folder((out / each.path).parent)
-    if may_stand_in(each.path):
-        write_stand_in(out / each.path, each.pushed.digest)
-    else:
-        content = store.read(each.pushed.object, version=each.pushed.version)
-        atomic_write(out / each.path, content, to_disk=False)
-
-
-def forget(store: Store, objects: Iterable[Pushed]) -> None:
-    """Delete delivered objects that a commit has copied."""
-    _all(lambda each: store.delete(each.object), list(objects))
 
 
 def _all(do: Callable[[T], R], what: Iterable[T]) -> list[R]:

@@ -40,7 +40,7 @@ from curation.output.bucket import (
     pull,
 )
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
-from curation.output.deliveries import Handoff, forget, receive
+from curation.output.deliveries import Handoff, Receiver
 from curation.output.place import record_place
 from curation.output.stand_ins import may_stand_in
 
@@ -112,6 +112,7 @@ class RemoteOutput:
         self._digests = Digests()
         self._last = last_commit(store)
         self._restore()
+        self._receiver = Receiver(self.handoff, store, self.folder)
         self.receive()
 
     @property
@@ -131,7 +132,7 @@ class RemoteOutput:
             RunError: the storage refuses.
         """
         try:
-            self._digests.objects = receive(self.handoff, self._store, self.folder)
+            self._receiver.receive()
         except StoreError as error:
             raise RunError(str(error)) from None
 
@@ -173,12 +174,10 @@ class RemoteOutput:
         """
         if not self._last.number:
             expect_same_output(self.folder, self._store, self._last, self._layout.mark)
-        by = self._state.id
+        by, self._digests.objects = self._state.id, self._receiver.objects
         self._last = publish(files, self._store, self._lease, self._last, digests=self._digests, by=by)
         self._remember(replace(self._state, seen=_mark(self._last)))
-        committed = {each.digest for each in self._last.files.values()}
-        forget(self._store, [each for digest, each in self._digests.objects.items() if digest in committed])
-        self._digests.objects = {}
+        self._receiver.forget({each.digest for each in self._last.files.values()})
         if self._last.number > 2:  # the one before is left to whoever reads it at this moment
             self._store.delete(commit_key(self._last.number - 2))
 
