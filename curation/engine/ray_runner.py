@@ -162,7 +162,9 @@ def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: list[Row]
         with ray.data.DataContext.current(_context(steps, bookings)), warnings.catch_warnings():
             # Of few sources, which need fewer workers than there may be.
             warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
-            for _ in _graph(plan, steps, rows, bookings, Job(tally, runner.handoff)).iter_internal_ref_bundles():
+            for _ in _graph(
+                plan, steps, rows, bookings, Job(tally, runner.handoff, is_on_cluster=runner.address is not None)
+            ).iter_internal_ref_bundles():
                 pass
     except RayError as error:
         raise _cause(error) from error
@@ -215,6 +217,8 @@ def _graph(plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, B
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.most)
                 usual |= {"compute": tasks, "max_retries": deaths}
+                if job.is_on_cluster:
+                    usual["scheduling_strategy"] = "DEFAULT"  # near the arguments, see `ray_worker.NEAR_BYTES`
                 dataset = dataset.map_batches(do_step, fn_kwargs={"step": step, "job": job}, **usual)
     return dataset
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from core.cpu_time import unclaimed
 from core.progress import Done, Tally
+from core.storage.urls import is_url
 from curation.engine.blocks import BLOCK_ROWS
 from curation.output.deliveries import Delivery, Handoff, delivery_of
 from curation.steps import Process, Step, needs_a_worker
@@ -20,6 +21,9 @@ from curation.types import Row
 from curation.work import Plan
 
 REPORT_EVERY_S = 0.5
+NEAR_BYTES = 100 * 1024 + 1
+"""Ray keeps an object of this size on the node that made it, and places a task on the node that has its arguments if it
+is not busy. So what is done next with a source in a bucket is done where its copy lies."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,24 @@ class Job:
     Attributes:
         tally: actor handle of the `TallyActor`.
         handoff: where it leaves files if it does not see the run's folder.
+        is_on_cluster: whether there may be other nodes.
     """
 
     tally: Any
     handoff: Handoff | None = None
+    is_on_cluster: bool = False
 
 
-def packed(rows: Sequence[Row]) -> pa.Table:
-    """Put each row into one value: a table of all their columns costs Ray milliseconds wherever it passes."""
-    return pa.table({"row": pa.array([pickle.dumps(row) for row in rows], pa.large_binary())})
+def packed(rows: Sequence[Row], ballast_bytes: int = 0) -> pa.Table:
+    """Put each row into one value: a table of all their columns costs Ray milliseconds wherever it passes.
+
+    Args:
+        rows: the rows.
+        ballast_bytes: by which the block is larger than they are.
+    """
+    ballast = [bytes(ballast_bytes), *[b""] * (len(rows) - 1)]
+    columns = {"row": [pickle.dumps(row) for row in rows], "ballast": ballast[: len(rows)]}
+    return pa.table({name: pa.array(values, pa.large_binary()) for name, values in columns.items()})
 
 
 class Reports:
@@ -84,6 +97,7 @@ class _Started:
     process: Process
     reports: Reports
     delivery: Delivery | None
+    is_on_cluster: bool
 
     @classmethod
     def of(cls, step: Step, job: Job) -> "_Started":
@@ -91,7 +105,7 @@ class _Started:
         if delivery is not None:
             step = replace(step, plan=replace(step.plan, out=delivery.out))  # type: ignore[type-var]
         reports = Reports(job.tally, None if delivery is None else step.plan.stop_file)
-        return cls(step.plan, step.start(reports.add), reports, delivery)
+        return cls(step.plan, step.start(reports.add), reports, delivery, job.is_on_cluster)
 
     def tables(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Do the step on a batch; what keeps a worker busy is a block of its own, the rest shares some: each costs."""
@@ -99,7 +113,7 @@ class _Started:
         try:
             for row in self.process([pickle.loads(row) for row in batch["row"].to_pylist()]):  # noqa: S301 - our own worker packed it
                 if needs_a_worker(self.plan, row):
-                    yield self._handed_on([row])
+                    yield self._handed_on([row], NEAR_BYTES if self.is_on_cluster and is_url(row["source_root"]) else 0)
                     continue
                 held.append(row)
                 if len(held) == BLOCK_ROWS:
@@ -110,11 +124,11 @@ class _Started:
         finally:
             self.reports.send()
 
-    def _handed_on(self, rows: Sequence[Row]) -> pa.Table:
+    def _handed_on(self, rows: Sequence[Row], ballast_bytes: int = 0) -> pa.Table:
         """Return rows as a block, once their files are where the driver finds them."""
         if self.delivery is not None:
             self.delivery.deliver()
-        return packed(rows)
+        return packed(rows, ballast_bytes)
 
 
 _started: dict[tuple[str, str], _Started] = {}  # of this worker: steps by run and name, started once

@@ -1,5 +1,6 @@
 """A run into a bucket on nodes that share nothing but the bucket; one joins in the middle, another one dies."""
 
+import json
 import os
 import re
 import subprocess
@@ -121,6 +122,7 @@ def test_nodes_that_share_nothing_but_a_bucket_make_the_same_output(
     assert not list(store.list(f"{WORK}/"))
     keys = {entry.key for entry in store.list() if not entry.key.startswith(COMMITS)}
     assert keys == set(last_commit(store).files)
+    print(json.loads((tmp_path / "copy" / "run.json").read_text())["storage"])
     local = {p.name for p in (tmp_path / "local" / "previews").rglob("*.jpg")}
     assert {p.name for p in (tmp_path / "copy" / "previews").rglob("*.jpg")} == local
 
