@@ -1,6 +1,6 @@
 """What footage in a bucket costs over the same footage in a folder, with a latency on every request.
 
-    python -m benchmarks.buckets [--rounds N] [--latency-ms N] [--runners RUNNER …] [--folder DIR] [--files KIND=COUNT …]
+    python -m benchmarks.buckets [--rounds N] [--latency-ms N] [--runners NAME …] [--folder DIR] [--files KIND=COUNT …]
 
 Whole runs of `curate` with the default recipe on two cores, each a command of its own, in turns: from a folder, and
 from moto's S3 behind a line with that latency (`slow_line`). Runs on a source of a second say what starting costs,
@@ -28,7 +28,7 @@ import psutil
 from benchmarks.engine import draw_second
 from benchmarks.measure import ROOT, Cost, measured, shown, spread, verdict, write_results
 from core.storage.object_store import open_object_store
-from demo.drawing import noise, pan, to_pixels, write_video
+from demo.drawing import noise, to_pixels, write_video
 
 MOST_CPU = 1.15
 LEAST_THROUGHPUT = 0.9

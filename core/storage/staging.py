@@ -73,17 +73,19 @@ def staged(url: str, number: int, on_bytes: Callable[[int], None]) -> Iterator[P
 
 def _fetch(url: str, number: int, path: Path, on_bytes: Callable[[int], None]) -> None:
     store, name = object_at(url)
-    entry = store.stat(name)
+    entry, first = store.begin(name, PART_BYTES)
     if version_number(entry.version) != number:
         raise MissingError(f"{url}: has changed since it was planned; curate again")
     remove_leftovers(path.parent)
     make_room(path.parent, entry.size_bytes)
-    starts = range(0, entry.size_bytes, PART_BYTES)
+    starts = range(len(first), entry.size_bytes, PART_BYTES)
     with (
         atomic_path(path, to_disk=False) as temporary,
         temporary.open("wb") as file,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
+        file.write(first)
+        on_bytes(len(first))
         waiting = [pool.submit(store.read, name, start, PART_BYTES, entry.version) for start in starts[:AT_ONCE]]
         for place in range(len(starts)):
             part = waiting.pop(0).result()
@@ -93,9 +95,14 @@ def _fetch(url: str, number: int, path: Path, on_bytes: Callable[[int], None]) -
             on_bytes(len(part))
 
 
+def bound_bytes() -> float:
+    """Return how much of this node's disk copies may take."""
+    return float(os.environ.get(BOUND_VARIABLE) or USUAL_GB) * 1e9
+
+
 def make_room(folder: Path, size_bytes: int) -> None:
     """Delete the copies that were not used for longest, and are not in use, until so many bytes more fit the bound."""
-    bound = float(os.environ.get(BOUND_VARIABLE) or USUAL_GB) * 1e9
+    bound = bound_bytes()
     copies = []
     for path in folder.iterdir():
         if not path.name.startswith(".") and path.suffix != _LOCK:
