@@ -63,7 +63,7 @@ stores-npm:
 	npm install --prefix .cache/servers --no-audit --no-fund --no-progress --loglevel=error azurite@3.37.0
 
 bench: $(READY)  ## every benchmark: hours on two cores; each has --rounds and --minutes for less
-	@missed=; for name in floor agreement cuts edits pans overlays scores engine scale steps peers tables captions planner cache_read data_wait tqd gpu plots; do \
+	@missed=; for name in floor agreement cuts edits pans overlays scores engine scale steps buckets peers tables captions planner cache_read data_wait tqd gpu plots; do \
 		echo "== $$name"; $(PY) -m benchmarks.$$name || missed="$$missed $$name"; \
 	done; [ -z "$$missed" ] || { echo "missed:$$missed"; exit 1; }
 
