@@ -41,7 +41,10 @@ from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Done, Tally  # noqa: E402
 from curation.engine.blocks import BLOCK_ROWS, blocks_of  # noqa: E402
 from curation.engine.booking import Booking, book_workers  # noqa: E402
+from curation.engine.capacity import away_from  # noqa: E402
 from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
+from curation.engine.node_look import RunNeeds  # noqa: E402
+from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.steps import Process, Step, needs_a_worker  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
@@ -109,16 +112,20 @@ class RayRunner:
     Attributes:
         address: the cluster's; null: within this process.
         is_staged: whether the output is a folder that is copied to a bucket from here: then all nodes must see it.
+        needs: what each node of a cluster must have and reach.
     """
 
     address: str | None = None
     is_staged: bool = False
+    needs: RunNeeds = RunNeeds()
 
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Start or join Ray, and see that the steps fit."""
         if not ray.is_initialized():
             print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address, plugins=_plugins_of(plan, steps))
+        if self.address and (plan.judges_apart or plan.recipe.duplicates is None):  # the first pass
+            expect_fit_nodes(Path(plan.out), self.needs)
         _book(plan, steps)
         if self.is_staged and self.address:
             _expect_seen(Path(plan.out))
@@ -193,8 +200,7 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display)
 
 def _book(plan: Plan, steps: list[Step]) -> dict[str, Booking]:
     """Fit the steps to what Ray has."""
-    there = ray.cluster_resources()
-    return book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
+    return book_workers(plan, steps, capacities())
 
 
 def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataContext:
@@ -232,6 +238,7 @@ def _graph(
                     size=booking.workers, max_concurrent_calls_per_actor=step.spec.at_once
                 )
                 usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
+                usual |= away_from(booking.avoids)
                 dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, tally), **usual)
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.workers)
