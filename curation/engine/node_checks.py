@@ -167,7 +167,7 @@ def _minor(version: str) -> str:
 
 
 def table_text(findings: Sequence[Finding], nodes: int) -> str:
-    """Return findings as lines for a terminal: one for each, however many nodes have it; without secrets.
+    """Return findings as a table for a terminal: where, what and the fix, once however many nodes have it; no secrets.
 
     Args:
         findings: any number, at least one.
@@ -178,12 +178,13 @@ def table_text(findings: Sequence[Finding], nodes: int) -> str:
         names = grouped.setdefault((each.refuses, each.what, each.fix), [])
         if each.node not in names:
             names.append(each.node)
-    rows = [("node", "what is wrong", "fix")]
-    for (refuses, what, fix), names in grouped.items():
-        rows.append((_shown_nodes(names, nodes), what if refuses else f"(let pass) {what}", fix))
+    rows = [
+        (_shown_nodes(names, nodes), what if refuses else f"(let pass) {what}", f"fix: {fix}")
+        for (refuses, what, fix), names in grouped.items()
+    ]
     shown = [tuple(printable(without_secrets(cell), SHOWN_CHARACTERS) for cell in row) for row in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(2)]
-    return "\n".join(f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in shown)
+    width = max(len(names) for names, _, _ in shown)
+    return "\n".join(f"  {names:<{width}}  {what}\n  {'':<{width}}  {fix}" for names, what, fix in shown)
 
 
 def _shown_nodes(names: Sequence[str], nodes: int) -> str:

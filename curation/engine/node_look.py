@@ -107,8 +107,8 @@ def _spread(items: list[T], most: int) -> list[T]:
     return [items[round(number * (len(items) - 1) / max(1, most - 1))] for number in range(most)]
 
 
-def done(work: Callable[[], T]) -> T:
-    """Do what a node is asked for."""
+def done(work: Callable[[], T], after: object) -> T:
+    """Do what a node is asked for; Ray waits for what it comes after."""
     return work()
 
 
@@ -237,10 +237,10 @@ def stage_faults(size_bytes: int) -> list[Fault]:
     if not size_bytes:
         return []
     folder, there = stage_folder(), stage_folder()
-    while not there.exists() and there != there.parent:
+    while not there.exists():
         there = there.parent
     fix = f"set {FOLDER_VARIABLE} there to a folder on a disk with room"
-    if not os.access(there, os.W_OK):
+    if not there.is_dir() or not os.access(there, os.W_OK):
         return [Fault(f"cannot make copies of sources in {folder}: {there} cannot be written to", fix)]
     free_bytes = shutil.disk_usage(there).free
     if free_bytes >= size_bytes:

@@ -82,11 +82,10 @@ def expect_fit_nodes(out: Path, needs: RunNeeds, patience_s: float = LOOK_S) -> 
     with _marked(out) as mark:
         question = Question(replace(needs, lacks=None), mark)
         looks = {node: _ask(node, partial(look, question)) for node in nodes}
-        lacks = {
-            node: _ask(node, partial(needs.lacks, runs_gpu_steps=bool(node.gpus) or not has_gpus))
-            for node in nodes
-            if needs.lacks
-        }
+        lacks = {}
+        for node in nodes if needs.lacks else ():  # by the worker that has looked, once it has
+            may_compute = bool(node.gpus) or not has_gpus
+            lacks[node] = _ask(node, partial(needs.lacks, runs_gpu_steps=may_compute), looks[node])
         driver = look(Question(replace(needs, samples=(), largest_remote_bytes=0, lacks=None)))
         waited = [*looks.values(), *lacks.values()]
         _, late = ray.wait(waited, num_returns=len(waited), timeout=patience_s)
@@ -113,9 +112,9 @@ def _told_apart(nodes: list[_Node]) -> list[_Node]:
     return [replace(n, name=f"{n.name} {n.id[:8]}") if names.count(n.name) > 1 else n for n in nodes]
 
 
-def _ask(node: _Node, work: Callable[[], Any]) -> "ray.ObjectRef":
+def _ask(node: _Node, work: Callable[[], Any], after: "ray.ObjectRef | None" = None) -> "ray.ObjectRef":
     where = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    return ray.remote(done).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(work)
+    return ray.remote(done).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(work, after)
 
 
 def _answer(reference: "ray.ObjectRef", late: Sequence["ray.ObjectRef"], patience_s: float) -> Any:

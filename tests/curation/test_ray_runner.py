@@ -15,6 +15,7 @@ from runs import assert_same_output, rows_of
 from captioners import CAPTIONERS
 from core.errors import UserError
 from curation.engine.booking import book_workers
+from curation.engine.capacity import NodeCapacity
 from curation.engine.ray_runner import RayRunner, start_ray
 from curation.engine.runners import InlineRunner
 from curation.inputs.sources import find_sources
@@ -70,7 +71,7 @@ def test_bookings_leave_room_for_a_task_of_every_step(cpus: float) -> None:
     recipe, captioner = five_pools()
     plan = Plan(recipe, "out")
     steps = steps_of(plan, captioner)
-    bookings = book_workers(plan, steps, cpus)
+    bookings = book_workers(plan, steps, [NodeCapacity("one", cpus)])
     pools = sum(b.workers * b.cpus for s in steps if s.spec.holds_models for b in [bookings[s.spec.name]])
     assert len([s for s in steps if s.spec.holds_models]) == 5
     for step in steps:
@@ -84,7 +85,7 @@ def test_what_cannot_fit_is_said_with_its_numbers() -> None:
     with pytest.raises(
         UserError, match=r"5 pools of 50 model workers .* book 25.0 CPUs of 2; .* workers.score to 2 or"
     ):
-        book_workers(plan, steps_of(plan, captioner), 2)
+        book_workers(plan, steps_of(plan, captioner), [NodeCapacity("one", 2)])
 
 
 def test_no_cluster_is_said_at_once() -> None:
