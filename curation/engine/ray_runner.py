@@ -42,7 +42,7 @@ from core.progress import Display, Done, Tally  # noqa: E402
 from curation.engine.blocks import BLOCK_ROWS, blocks_of  # noqa: E402
 from curation.engine.booking import Booking, book_workers  # noqa: E402
 from curation.engine.capacity import away_from  # noqa: E402
-from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
+from curation.engine.connecting import expect_answer, not_joined, quiet_stderr  # noqa: E402
 from curation.engine.node_look import RunNeeds  # noqa: E402
 from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.steps import Process, Step, needs_a_worker  # noqa: E402
@@ -99,10 +99,7 @@ def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[st
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise
-        words = str(error).splitlines()[0]
-        raise UserError(
-            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
-        ) from None
+        raise not_joined(address, error) from None
 
 
 @dataclass(frozen=True)

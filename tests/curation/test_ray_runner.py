@@ -16,6 +16,7 @@ from captioners import CAPTIONERS
 from core.errors import UserError
 from curation.engine.booking import book_workers
 from curation.engine.capacity import NodeCapacity
+from curation.engine.connecting import not_joined
 from curation.engine.ray_runner import RayRunner, start_ray
 from curation.engine.runners import InlineRunner
 from curation.inputs.sources import find_sources
@@ -95,6 +96,16 @@ def test_no_cluster_is_said_at_once() -> None:
         pytest.skip("this session's own Ray is up")
     with pytest.raises(UserError, match="no cluster answers"):
         start_ray("127.0.0.1:1")
+
+
+def test_a_cluster_of_other_versions_is_told_with_both() -> None:
+    told = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+        "This process on 10.0.0.1 was started with:\n    Ray: 2.55.1\n    Python: 3.12.0\n"
+    )
+    line = str(not_joined("10.0.0.2:6379", RuntimeError(told)))
+    assert "the cluster runs Ray 2.60.0 on Python 3.11.7, and this process Ray 2.55.1 on Python 3.12.0" in line
+    assert "no cluster answers (gone)" in str(not_joined("10.0.0.2:6379", ConnectionError("gone\nmore")))
 
 
 @pytest.mark.slow
