@@ -1,6 +1,7 @@
 """The nodes of a Ray cluster: what each has, and whether each can do a run, asked before anything is written."""
 
 import contextlib
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from core.errors import UserError
-from curation.engine.capacity import NodeCapacity
-from curation.engine.node_checks import Fault, NodeFacts, findings_of, refusal_text, table_text
-from curation.engine.node_look import Question, RunNeeds, done, look, readable_here
+import ray  # noqa: E402 - Ray takes its settings from the environment
+from ray.exceptions import RayError, RayTaskError  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from core.errors import UserError  # noqa: E402
+from curation.engine.capacity import NodeCapacity  # noqa: E402
+from curation.engine.node_checks import Fault, NodeFacts, findings_of, refusal_text, table_text  # noqa: E402
+from curation.engine.node_look import Question, RunNeeds, done, look, readable_here  # noqa: E402
 
 LOOK_S = 180.0
 """for which a node may look at itself; the first thing it does is to fetch our code"""
@@ -83,9 +86,10 @@ def expect_fit_nodes(out: Path, needs: RunNeeds, patience_s: float = LOOK_S) -> 
         question = Question(replace(needs, lacks=None), mark)
         looks = {node: _ask(node, partial(look, question)) for node in nodes}
         lacks = {}
-        for node in nodes if needs.lacks else ():  # by the worker that has looked, once it has
-            may_compute = bool(node.gpus) or not has_gpus
-            lacks[node] = _ask(node, partial(needs.lacks, runs_gpu_steps=may_compute), looks[node])
+        if (tell := needs.lacks) is not None:
+            for node in nodes:  # by the worker that has looked, once it has
+                may_compute = bool(node.gpus) or not has_gpus
+                lacks[node] = _ask(node, partial(tell, runs_gpu_steps=may_compute), looks[node])
         driver = look(Question(replace(needs, samples=(), largest_remote_bytes=0, lacks=None)))
         waited = [*looks.values(), *lacks.values()]
         _, late = ray.wait(waited, num_returns=len(waited), timeout=patience_s)
