@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,21 @@ def test_what_cannot_fit_is_said_with_its_numbers() -> None:
         UserError, match=r"5 pools of 50 model workers .* book 25.0 CPUs of 2; .* workers.score to 2 or"
     ):
         book_workers(plan, steps_of(plan, captioner), 2)
+
+
+def test_what_a_worker_met_when_it_loaded_a_model_is_told_in_its_own_words() -> None:
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    from curation.engine.ray_runner import _cause
+
+    try:
+        raise UserError("no weights here; fetch them")
+    except UserError as error:
+        words = "".join(traceback.format_exception(error))
+        met = RayTaskError("Worker.__init__", words, error)
+    told = _cause(ActorDiedError(met))
+    assert isinstance(told, UserError)
+    assert str(told) == "no weights here; fetch them"
 
 
 def test_no_cluster_is_said_at_once() -> None:
