@@ -19,6 +19,7 @@ from core.sanitize import printable, printable_lines, without_secrets
 from curation.engine.node_look import RunNeeds
 from curation.engine.runners import InlineRunner, Runner
 from curation.export import INTERNAL_NAME
+from curation.output.deliveries import Handoff
 from curation.output.folder import check_same_recipe, recipe_file
 from curation.pipeline import Outcome
 from curation.plugins import captioner_fault, operator_fault, remembered
@@ -85,13 +86,13 @@ def need_plugins(out: Path) -> None:
 
 
 def runner_of(
-    parsed: argparse.Namespace, *, is_staged: bool = False, needs: Callable[[], RunNeeds] | None = None
+    parsed: argparse.Namespace, handoff: Handoff | None = None, needs: Callable[[], RunNeeds] | None = None
 ) -> Runner:
     """Return the runner that was asked for.
 
     Args:
         parsed: the command line.
-        is_staged: whether the output is a folder of this machine that is copied to a bucket.
+        handoff: of an output in a bucket, for nodes that do not see the folder in which it is made.
         needs: tells what each node of a cluster must have and reach; null: what every run needs.
 
     Raises:
@@ -103,7 +104,7 @@ def runner_of(
         return InlineRunner()
     from curation.engine.ray_runner import RayRunner  # takes seconds to import
 
-    return RayRunner(parsed.ray_address, is_staged, needs() if needs and parsed.ray_address else RunNeeds())
+    return RayRunner(parsed.ray_address, handoff, needs() if needs and parsed.ray_address else RunNeeds())
 
 
 def print_outcome(out: Path | str, recipe: Recipe, outcome: Outcome, *, as_json: bool = False) -> int:

@@ -59,7 +59,7 @@ def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) 
     if parsed.runner == "auto":
         parsed.runner = "ray" if parsed.ray_address or is_worth_ray(found.sources, captioner) else "inline"
     needs = partial(node_needs, recipe, captioner, found.sources, None if remote is None else remote.url)
-    runner = runner_of(parsed, is_staged=remote is not None, needs=needs)
+    runner = runner_of(parsed, None if remote is None else remote.handoff, needs)
     metrics = Metrics()
     with ExitStack() as stack:
         if parsed.metrics_port is not None:

@@ -10,6 +10,8 @@ from curation.steps import StepSpec
 MODEL_CPUS = 0.1
 """What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""
 NODE_LABEL = "ray.io/node-id"
+MOST_ON_A_GPU = 8
+"""workers of a pool, however large it is: more of them do not make it faster, and each takes memory of the machine"""
 ROUNDING = 1e-6
 SHOWN = 4
 
@@ -68,8 +70,10 @@ def pool_of(spec: StepSpec, nodes: Sequence[NodeCapacity]) -> Pool:
             f"({largest.name}): take a smaller model, more GPUs for each worker (tensor_parallel), or device=cpu"
         )
     avoids = tuple(node.id for node in equipped if (node.gpu_memory_gb or 0.0) < spec.gpu_memory_gb)
-    share = spec.gpus if spec.fills_gpus else ceil(1000 * spec.gpu_memory_gb / min(fit)) / 1000
-    return Pool(spec, share, avoids)
+    if spec.fills_gpus:
+        return Pool(spec, spec.gpus, avoids)
+    least = min(1 / MOST_ON_A_GPU, spec.gpus)
+    return Pool(spec, max(least, ceil(1000 * spec.gpu_memory_gb / min(fit)) / 1000), avoids)
 
 
 def away_from(avoids: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -124,7 +124,7 @@ def look(question: Question) -> NodeFacts:
         lacking,
         dict(code_digests()),
         _visible(),
-        (*faults, *stage_faults(needs.largest_remote_bytes)),
+        (*faults, *stage_faults(needs.largest_remote_bytes or (1 if needs.bucket else 0))),
     )
 
 

@@ -57,9 +57,11 @@ def test_on_one_machine_whose_gpus_nobody_looked_at_all_is_as_stated(
 
 
 def test_a_worker_books_what_it_takes_of_the_smallest_gpu_that_holds_it() -> None:
-    assert pool_of(CLIP, [LARGE]) == Pool(CLIP, 0.028)
-    assert pool_of(CLIP, [LARGE, MIDDLE]) == Pool(CLIP, 0.092)
-    assert pool_of(CLIP, [LARGE, MIDDLE, SMALL]) == Pool(CLIP, 0.092, ("small",))
+    eight = replace(MIDDLE, gpu_memory_gb=8.0)
+    assert pool_of(CLIP, [eight]) == pool_of(CLIP, [LARGE, eight]) == Pool(CLIP, 0.275)
+    assert pool_of(CLIP, [LARGE, eight, SMALL]) == Pool(CLIP, 0.275, ("small",))
+    assert pool_of(CLIP, [LARGE]) == Pool(CLIP, 0.125), "eight at most, however large it is"
+    assert pool_of(replace(CLIP, gpus=0.1), [LARGE]).gpus == 0.1
     assert pool_of(CLIP, [LARGE, replace(MIDDLE, gpu_memory_gb=None)]) == Pool(CLIP, SCORE_GPUS), "one is not known"
     assert pool_of(replace(CLIP, gpu_memory_gb=0.0), [LARGE]) == Pool(replace(CLIP, gpu_memory_gb=0.0), SCORE_GPUS)
     assert pool_of(CLIP, [replace(LARGE, gpus=0)]).gpus == 0
@@ -103,8 +105,8 @@ def test_pools_that_fit_in_sum_but_not_node_by_node_are_refused_or_made_smaller(
     nodes = [NodeCapacity(name, 16, 1, 24.0, name) for name in "ab"]
     finish = replace(CLIP, name="finish", gpus=1.0, gpu_memory_gb=14.4)
     pools = [pool_of(CLIP, nodes), pool_of(finish, nodes)]
-    assert [pool.gpus for pool in pools] == [0.092, 0.6]
-    assert misfit(pools, {"clip": 8, "finish": 2}, nodes) is None
+    assert [pool.gpus for pool in pools] == [0.125, 0.6]
+    assert misfit(pools, {"clip": 6, "finish": 2}, nodes) is None
     told = misfit(pools, {"clip": 2, "finish": 3}, nodes)
     assert told is not None and "3 × 0.6 for finish" in told and "a: 1 and 16 CPUs, b: 1 and 16 CPUs" in told
     asked = {**VLLM, "operators": {"embedding": {}}, "workers": {"caption": 2, "score": 1}}
