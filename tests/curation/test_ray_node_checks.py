@@ -165,6 +165,6 @@ def test_networks_go_where_gpus_hold_them(tmp_path: Path) -> None:
     )
     assert "exit 0" in done.stdout, done.stderr[-3000:]
     assert "(let pass) GPU 0 (NVIDIA small, 1 GB) is too small for people (1." in done.stderr
-    assert "booked 0.0" in done.stdout and " True" in done.stdout.splitlines()[0], done.stdout
+    assert "booked 0.125 True" in done.stdout, done.stdout
     assert "small used False" in done.stdout
     assert [row["nsfw"] is not None for row in rows_of(tmp_path / "out").values()] == [True]
