@@ -9,11 +9,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from core.machine import Gpu, read_gpus, version_of
 from core.packages import code_digests
+from core.sanitize import without_secrets
 from core.storage.object_store import Budget, object_at, open_object_store
 from core.storage.staging import FOLDER_VARIABLE, stage_folder
 from core.storage.store import StoreError
@@ -116,15 +118,16 @@ def look(question: Question) -> NodeFacts:
     """Look at this machine for a run."""
     needs = question.needs
     ffmpeg, lacking = _codecs()
-    faults = [*unreadable(needs.samples), *output_faults(question.mark, needs.bucket)]
+    size_bytes = needs.largest_remote_bytes or (1 if needs.bucket else 0)
+    faults = [*unreadable(needs.samples), *output_faults(question.mark, needs.bucket), *stage_faults(size_bytes)]
     return NodeFacts(
         platform.python_version(),
         {name: _installed(name) for name in needs.packages},
         ffmpeg,
         lacking,
         dict(code_digests()),
-        _visible(),
-        (*faults, *stage_faults(needs.largest_remote_bytes or (1 if needs.bucket else 0))),
+        read_gpus(),
+        tuple(Fault(without_secrets(fault.what), fault.fix) for fault in faults),  # this node's own, too
     )
 
 
@@ -142,12 +145,11 @@ def _codecs() -> tuple[str, tuple[str, ...]]:
     return codecs.ffmpeg, (*codecs.missing_decoders, *codecs.missing_encoders)
 
 
-def _visible() -> tuple[Gpu, ...]:
-    gpus = read_gpus()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None or not all(part.strip().isdigit() for part in named.split(",")):
-        return gpus
-    return tuple(gpus[int(part)] for part in named.split(",") if int(part) < len(gpus))
+def in_use(gpus: Sequence[Gpu], count: float) -> tuple[Gpu, ...]:
+    """Return those of a node's GPUs that Ray has: where it has fewer than there are, those with most memory free."""
+    if count >= len(gpus):
+        return tuple(gpus)
+    return tuple(sorted(gpus, key=lambda gpu: -(gpu.memory_gb if gpu.free_gb is None else gpu.free_gb))[: ceil(count)])
 
 
 def readable_here(samples: Sequence[Sample]) -> tuple[Sample, ...]:

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 from core.errors import UserError  # noqa: E402
 from curation.engine.capacity import NodeCapacity  # noqa: E402
 from curation.engine.node_checks import Fault, NodeFacts, findings_of, refusal_text, table_text  # noqa: E402
-from curation.engine.node_look import Question, RunNeeds, done, look, readable_here  # noqa: E402
+from curation.engine.node_look import Question, RunNeeds, done, in_use, look, readable_here  # noqa: E402
 
 LOOK_S = 180.0
 """for which a node may look at itself; the first thing it does is to fetch our code"""
@@ -97,6 +97,7 @@ def expect_fit_nodes(out: Path, needs: RunNeeds, patience_s: float = LOOK_S) -> 
     for node, reference in looks.items():
         found = _answer(reference, late, patience_s)
         if isinstance(found, NodeFacts):
+            found = replace(found, gpus=in_use(found.gpus, node.gpus))
             _remember_gpus(node, found)
             told = _answer(lacks[node], late, patience_s) if node in lacks else []
             is_bare = any(found.versions.get(name) is None for name, ours in driver.versions.items() if ours)

@@ -13,6 +13,7 @@ from curation.engine.node_look import (
     Question,
     RunNeeds,
     Sample,
+    in_use,
     look,
     output_faults,
     readable_here,
@@ -71,6 +72,13 @@ def test_gpus_that_are_too_small_or_in_use_are_said() -> None:
     crowded = "GPU 1 (A10) has 1.5 GB free of 24: not enough for clip (2.2 GB)"
     assert found(node, clip) == [(crowded, True)]
     assert found(node, captioner) == [(too_small.format(number), False) for number in range(3)]
+
+
+def test_gpus_that_ray_has_not_are_left_out() -> None:
+    busy, idle, unknown = Gpu("A10", 24.0, 1.0), Gpu("A10", 24.0, 23.0), Gpu("A10", 24.0)
+    assert in_use([busy, idle], 0) == ()
+    assert in_use([busy, idle], 1) == (idle,) and in_use([busy, idle], 0.5) == (idle,)
+    assert in_use([busy, idle, unknown], 3) == in_use([busy, idle, unknown], 8) == (busy, idle, unknown)
 
 
 def test_the_table_has_a_line_for_each_trouble_however_many_nodes_have_it() -> None:
@@ -145,7 +153,8 @@ def test_a_node_that_does_not_share_the_folder_must_reach_the_bucket(
     (fault,) = output_faults(unseen, "s3://no-such-bucket/out")
     assert "cannot write to the output: s3://no-such-bucket" in fault.what and "credentials" in fault.fix
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    (fault,) = output_faults(unseen, f"{bucket_url}/out")
+    needs = RunNeeds(bucket=f"{bucket_url}/out")
+    (fault,) = look(Question(needs, unseen)).faults
     assert "cannot be reached" in fault.what
 
 
