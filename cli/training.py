@@ -49,12 +49,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print what a training run would do, without loading a model."""
-    from train_bridge.plan.plan import render_plan
-    from train_bridge.plan.values import plan_values
-    from train_bridge.run import plan_run
-
     with inputs() as here:
         config = _train_config(parsed, here)
+        from train_bridge.plan.plan import render_plan  # take seconds to import
+        from train_bridge.plan.values import plan_values
+        from train_bridge.run import plan_run
+
         if parsed.json:
             print_json(plan_values(plan_run(config)))
             return 0
@@ -64,12 +64,12 @@ def run_plan(parsed: argparse.Namespace) -> int:
 
 def run_train(parsed: argparse.Namespace) -> int:
     """Train a VAE, a transformer or an adapter, or resume a run."""
-    from train_bridge.run import train
-
     with inputs() as here:
         config = _train_config(parsed, here)
         if is_url(parsed.output):
             return _train_in_bucket(parsed, config)
+        from train_bridge.run import train  # takes seconds to import
+
         model = train(config, Path(parsed.output), parsed.runner, parsed.ray_address)
     print(f"model     {shown(model)}\nlog       {shown(Path(parsed.output) / 'log.jsonl')}")
     return 0

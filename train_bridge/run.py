@@ -17,7 +17,7 @@ import transformers
 from core.errors import RunError, UserError
 from core.files import atomic_write, make_folder, tidy
 from core.lock import locked
-from core.sanitize import printable, printable_lines
+from core.sanitize import printable, printable_lines, without_secrets
 from core.settings import plain
 from core.settings_file import render
 from models.accelerator import own_device
@@ -356,7 +356,7 @@ def _flat(values: object, prefix: str = "") -> dict[str, object]:
 def _write_facts(run: Path, plan: Plan, stopped: str | None = None) -> None:
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers, peft)}
     facts = {
-        "command": " ".join(sys.argv),
+        "command": without_secrets(" ".join(sys.argv)),
         "versions": versions | {"python": platform.python_version()},
         "machine": {"cpus": os.cpu_count(), "device": str(own_device())},
         "rows": len(plan.rows.train),
