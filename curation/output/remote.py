@@ -41,6 +41,7 @@ from curation.output.bucket import (
     pull,
 )
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
+from curation.output.deliveries import Handoff, Receiver
 from curation.output.stand_ins import may_stand_in, stands_for
 
 EVERY_VARIABLE = "SELECTS_COMMIT_S"
@@ -111,11 +112,29 @@ class RemoteOutput:
         self._digests = Digests()
         self._last = last_commit(store)
         self._restore()
+        self._receiver = Receiver(self.handoff, store, self.folder)
+        self.receive()
 
     @property
     def url(self) -> str:
         """Where the output lies."""
         return self._store.url
+
+    @property
+    def handoff(self) -> Handoff:
+        """Where workers that do not see the folder leave what they make."""
+        return Handoff(self.url, self._state.id)
+
+    def receive(self) -> None:
+        """Take what such workers have made into the folder.
+
+        Raises:
+            RunError: the storage refuses.
+        """
+        try:
+            self._receiver.receive()
+        except StoreError as error:
+            raise RunError(str(error)) from None
 
     def _restore(self) -> None:
         last, stands_in = self._last, self._layout.stands_in
@@ -155,9 +174,10 @@ class RemoteOutput:
         """
         if not self._last.number:
             expect_same_output(self.folder, self._store, self._last, self._layout.mark)
-        by = self._state.id
+        by, self._digests.objects = self._state.id, self._receiver.objects
         self._last = publish(files, self._store, self._lease, self._last, digests=self._digests, by=by)
         self._remember(replace(self._state, seen=_mark(self._last)))
+        self._receiver.forget({each.digest for each in self._last.files.values()})
         if self._last.number > 2:  # the one before is left to whoever reads it at this moment
             self._store.delete(commit_key(self._last.number - 2))
 
@@ -203,6 +223,7 @@ class RemoteOutput:
             if news is not None and now == seen:
                 continue
             try:
+                self.receive()
                 self._commit(self._layout.at_work(self.folder, self._aside))
                 seen = now
             except UserError as error:  # a storage that refuses may not later; the end of the run tells, if it does
