@@ -1,6 +1,7 @@
 """Data to train on that lie in buckets: outputs, the sources that their clips are spans of, and metadata with files."""
 
 import posixpath
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ AT_ONCE = 16
 SPANS = ("source_root", "source_path", "source_mtime_ns")
 
 
-def data_at(here: Inputs, url: str, *, has_root: bool) -> dict[str, str | None]:
+def data_at(here: Inputs, url: str, *, has_root: bool) -> Mapping[str, str | None]:
     """Return `data.metadata`, and `data.root` where that changes, for data at a URL.
 
     Args:
