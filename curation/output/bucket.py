@@ -21,7 +21,17 @@ from core.storage.staging import download
 from core.storage.store import Entry, Lease, MissingError, Store, StoreError
 from curation.folders import PARTS
 from curation.inputs.outputs import RECIPE
-from curation.output.commits import COMMITS, LEASE, Commit, Pushed, commit_key, commit_text, last_commit, object_key
+from curation.output.commits import (
+    COMMITS,
+    LEASE,
+    Commit,
+    Pushed,
+    commit_key,
+    commit_text,
+    last_commit,
+    next_commit,
+    object_key,
+)
 from curation.output.stand_ins import stands_for, write_stand_in
 
 PULLED = ".pulled.json"
@@ -146,7 +156,8 @@ def publish(
         files |= zip(rest, pool.map(lambda path: upload.one(path, local[path]), rest), strict=True)
     if files == dict(before.files):
         return before
-    commit = Commit(before.number + 1, files, by)
+    lease.check()
+    commit = next_commit(store, before, files, by)
     lease.check()
     if not store.put_if_absent(commit_key(commit.number), commit_text(commit)):
         raise UserError(f"{store.url}: another process has committed meanwhile; run the same command again")
