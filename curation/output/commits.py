@@ -59,7 +59,7 @@ class Layer(NamedTuple):
     """An object with files of commits; a later layer's have precedence."""
 
     sha256: str
-    count: int
+    num_files: int
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,13 @@ def next_commit(store: Store, before: Commit, files: Mapping[str, Pushed], by: s
     if len(files) <= MOST_INLINE:
         return Commit(before.number + 1, files, by)
     layers, changed = list(before.layers), dict[str, Pushed | None](files)
-    if sum(layer.count for layer in layers) > 2 * len(files):  # most of it is outdated
+    if sum(layer.num_files for layer in layers) > 2 * len(files):  # most of it is outdated
         layers = []
     if layers:
         old = before.files
         changed = {path: each for path, each in files.items() if old.get(path) is not each and old.get(path) != each}
         changed |= dict.fromkeys(old.keys() - files.keys())
-    while layers and layers[-1].count <= min(2 * len(changed), MOST_IN_LAYER - len(changed)):
+    while layers and layers[-1].num_files <= min(2 * len(changed), MOST_IN_LAYER - len(changed)):
         changed = _read_layer(store, layers.pop()) | changed
     paths = sorted(path for path, each in changed.items() if layers or each is not None)
     for start in range(0, len(paths), MOST_IN_LAYER):
@@ -172,14 +172,10 @@ def next_commit(store: Store, before: Commit, files: Mapping[str, Pushed], by: s
 def _layer_text(files: Mapping[str, Pushed | None]) -> bytes:
     """Return what the object of a layer holds: by path object, size, version and digest; null of what is gone."""
     rows = {
-        path: None if each is None else ["" if each.object == path else each.object, *_facts(each)]
+        path: each and ["" if each.object == path else each.object, each.size_bytes, each.version, each.digest]
         for path, each in files.items()
     }
     return json.dumps(rows, separators=(",", ":")).encode()
-
-
-def _facts(each: Pushed) -> tuple[int, str, str]:
-    return each.size_bytes, each.version, each.digest
 
 
 def _read_layer(store: Store, layer: Layer) -> dict[str, Pushed | None]:
