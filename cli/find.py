@@ -71,7 +71,7 @@ def _find(parsed: argparse.Namespace, out: Path, here: Inputs) -> int:
     findings = find(among, _question(asking, table, parsed, here), parsed.limit, parsed.by, parsed.least)
     if parsed.write is not None:
         about = f"{len(findings.clips)} clips found by {findings.by} for: {printable(parsed.question, 500)}"
-        with files_for(parsed.write, lambda file: (file,)) as (file, put):
+        with files_for(parsed.write, lambda file: (file,), is_file=True) as (file, put):
             write_selection(file, [clip.clip_id for clip in findings.clips], about)
             put(file)
     if parsed.json:

@@ -167,16 +167,30 @@ def _stored(url: str) -> tuple[str, dict[str, Wanted]]:
     return url, files
 
 
+def local(name: str, field: str) -> Path:
+    """Return the path of what is written on this machine alone.
+
+    Raises:
+        UserError: it is a URL.
+    """
+    if is_url(name):
+        raise UserError("is written on this machine", field=field, value=name, fix="name a path here")
+    return Path(name)
+
+
 Put = Callable[[Path], None]
 
 
 @contextmanager
-def files_for(name: str, beside: Callable[[Path], tuple[Path, ...]]) -> Iterator[tuple[Path, Put]]:
+def files_for(
+    name: str, beside: Callable[[Path], tuple[Path, ...]], *, is_file: bool | None = None
+) -> Iterator[tuple[Path, Put]]:
     """Have a local place for files that are written one after the other, each with others beside it.
 
     Args:
         name: folder or file, or its URL.
         beside: of a file, those that belong to it, itself among them, in the order in which readers shall see them.
+        is_file: whether the name is one file's; null: where it has a suffix.
 
     Yields:
         Where to write, and what to call with each file once it and those beside it are whole.
@@ -185,7 +199,7 @@ def files_for(name: str, beside: Callable[[Path], tuple[Path, ...]]) -> Iterator
         yield Path(name), lambda path: None
         return
     url = name.rstrip("/")
-    is_file = looks_like_file(url)
+    is_file = looks_like_file(url) if is_file is None else is_file
     store, last = object_at(url) if is_file else (open_object_store(url), "")
     if not store.can_write:
         raise UserError(f"{url}: cannot be written to; name a folder or s3://, gs://, az://")

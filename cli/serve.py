@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.places import Inputs, inputs, of_model
+from cli.places import Inputs, inputs, local, of_model
 from core.errors import UserError
 from core.sanitize import printable
 from core.storage.urls import is_url
@@ -97,11 +97,9 @@ def serving_of(parsed: argparse.Namespace, here: Inputs) -> "Serving":
             raise UserError(f"{flag} {value}: must be at least 1")
     if parsed.max_upload_mb < 1:
         raise UserError(f"--max-upload-mb {parsed.max_upload_mb}: must be at least 1")
-    if is_url(parsed.output):
-        raise UserError(f"--output {parsed.output}: jobs are kept on this machine; name a folder")
     return Serving(
         models=named(parsed.models, "MODEL", here),
-        folder=Path(parsed.output),
+        folder=local(parsed.output, "output"),
         loras={name: Lora.parse(str(path)).path for name, path in named(parsed.lora, "--lora", here).items()},
         options=Options(
             memory=parsed.memory,

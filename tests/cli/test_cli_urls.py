@@ -56,15 +56,18 @@ def test_find_asks_an_output_in_a_bucket_by_a_picture_in_one_and_writes_there(
     open_store(bucket_url).put("asked.jpg", picture)
     assert run("find", out, picture, "--json") == 0
     local = json.loads(capsys.readouterr().out)
-    selection = f"{bucket_url}/chosen/one.txt"
+    selection = f"{bucket_url}/chosen/one"
     assert run("find", url, f"{bucket_url}/asked.jpg", "--limit", 1, "--write", selection, "--json") == 0
     remote = json.loads(capsys.readouterr().out)
     assert remote["clips"] == local["clips"][:1]
     chosen = remote["clips"][0]["clip_id"]
-    assert chosen in open_store(bucket_url).read("chosen/one.txt").decode()
+    assert chosen in open_store(bucket_url).read("chosen/one").decode()
     assert run("export", url, "--clips", selection, "--json") == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 1
     assert not list(tmp_path.rglob("outgoing/*"))
+    for option in ("--page", "--sheets"):
+        assert run("report", url, option, f"{bucket_url}/page.html") == 2
+        assert f"{option} {bucket_url}/page.html: is written on this machine" in capsys.readouterr().err
     assert others
 
 
@@ -178,4 +181,4 @@ def test_servers_take_models_from_buckets_and_keep_jobs_here(
     model = f"{bucket_url}/model"
     open_store(bucket_url).put("model/readme.txt", b"nothing")
     assert run(command, model, "--output", f"{bucket_url}/jobs") == 2
-    assert "jobs are kept on this machine; name a folder" in capsys.readouterr().err
+    assert f"--output {bucket_url}/jobs: is written on this machine; name a path here" in capsys.readouterr().err
