@@ -9,6 +9,7 @@ from pathlib import Path
 from cli.buckets import output_at
 from cli.common import print_json, shown
 from cli.parser import add_json
+from cli.places import local
 from cli.plugins import tables_of
 from core.errors import UserError
 from core.storage.urls import is_url
@@ -70,7 +71,7 @@ def _report(parsed: argparse.Namespace, outs: Sequence[Path]) -> int:
         return _print_values(parsed, first, others, budget)
     if not others:
         print(f"{funnel(summarise(first[0], first[1].writers))}\n\n{score_lines(gather(*first))}\n")
-        page = write_report(*first, budget, parsed.page and Path(parsed.page))
+        page = write_report(*first, budget, parsed.page and local(parsed.page, "page"))
         if parsed.sheets:
             print(_in_words(_sheets(parsed, *first), parsed.sheets))
     else:
@@ -84,13 +85,13 @@ def _report(parsed: argparse.Namespace, outs: Sequence[Path]) -> int:
 
 
 def _compare_page(parsed: argparse.Namespace, first: Path, other: Path) -> Path:
-    return Path(parsed.page) if parsed.page else first / f"compare-{other.resolve().name}.html"
+    return local(parsed.page, "page") if parsed.page else first / f"compare-{other.resolve().name}.html"
 
 
 def _sheets(parsed: argparse.Namespace, out: Path, recipe: Recipe) -> Sheets:
     columns = ["clip_id", "type", "status", "source_path", "start_s", "end_s", "clip_path"]
     table = read_table(out, recipe.writers, columns)
-    return write_sheets(out, Path(parsed.sheets), table, parsed.sheet_frames, recipe.limits)
+    return write_sheets(out, local(parsed.sheets, "sheets"), table, parsed.sheet_frames, recipe.limits)
 
 
 def _in_words(sheets: Sheets, folder: str) -> str:
@@ -110,7 +111,7 @@ def _print_values(
             "scores": score_values(gather(out, recipe)),
         })
     if not others:
-        page = write_report(*first, budget, parsed.page and Path(parsed.page))
+        page = write_report(*first, budget, parsed.page and local(parsed.page, "page"))
         sheets = {"sheets": dataclasses.asdict(_sheets(parsed, *first))} if parsed.sheets else {}
         print_json(outputs[0] | {"page": str(page)} | sheets)
     else:

@@ -1,16 +1,8 @@
-"""Where an output lies, as people call it: its folder, or the URL that a folder of this machine is the copy of."""
+"""What outputs are called: their folders, or the URLs that folders of this machine are copies of."""
 
 from pathlib import Path
 
-from core.files import atomic_write, make_folder
-
-NAME = ".place"
-
-
-def record_place(out: Path, url: str) -> None:
-    """Record the URL that a folder is a copy of, so that messages name it."""
-    make_folder(out)
-    atomic_write(out / NAME, url)
+from core.storage.place import NAME
 
 
 def place_of_output(out: Path) -> str:
