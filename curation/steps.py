@@ -42,7 +42,7 @@ class StepSpec:
 
     Attributes:
         name: what progress calls it.
-        batch: rows it takes at a time.
+        batch: rows it takes at a time; None: as many as are handed to a worker together, to see what comes next.
         holds_models: whether it holds something heavy and so has workers of its own; else any worker may do it.
         at_once: batches that one worker may have under way at a time.
         gpus: that one worker books where there are any.
@@ -51,7 +51,7 @@ class StepSpec:
     """
 
     name: str
-    batch: int = 1
+    batch: int | None = 1
     holds_models: bool = False
     at_once: int = 1
     gpus: float = 0.0
@@ -113,13 +113,17 @@ class ProbeStep:
     """Sources become segments: hash, facts, borders. Unfinished clips pass."""
 
     plan: Plan
-    spec: ClassVar[StepSpec] = StepSpec("probe")
+    spec: ClassVar[StepSpec] = StepSpec("probe", batch=None)
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
         media = MediaCalls(self.plan, self.spec.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
+            with media.reading_ahead([source_of(row) for row in rows if row["clip_id"] is None]):
+                yield from segments(rows)
+
+        def segments(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
                 if row["clip_id"] is not None:
                     yield row

@@ -29,6 +29,9 @@ BEAT_S = 5.0
 SILENCE_S = 30.0
 """after which a holder counts as dead; it gives up by itself after half of it"""
 
+NO_VERSION = '"00000000000000000000000000000000"'
+"""of no object"""
+
 
 class Conditional(Protocol):
     """What a lease needs of a store."""
@@ -82,7 +85,7 @@ class _Holder:
         """Take the lease, after its holder's death if need be.
 
         Raises:
-            UserError: it is held and renewed.
+            UserError: it is held and renewed, or the storage cannot keep a lease.
         """
         if not self._store.put_if_absent(self._key, self.content()):
             seen = self._wait_for_silence()
@@ -90,6 +93,7 @@ class _Holder:
             if not was_free and (seen is None or not self._store.put_if_unchanged(self._key, self.content(), seen)):
                 raise UserError(f"{self._store.url} has just been taken by another process; wait for it to end")
         self._version = self._own_version()
+        self._expect_conditions()
         self._renewed_s = time.monotonic()
         self._thread.start()
 
@@ -153,6 +157,20 @@ class _Holder:
         if json.loads(self._store.read(self._key, version=version))["token"] != self._token:
             raise UserError(f"{self._store.url} has just been taken by another process; wait for it to end")
         return version
+
+    def _expect_conditions(self) -> None:
+        """Ask for two writes that must be refused.
+
+        Raises:
+            StoreError: the storage did one of them.
+        """
+        is_replaced = self._store.put_if_absent(self._key, self.content())
+        if is_replaced or self._store.put_if_unchanged(self._key, self.content(), NO_VERSION):
+            self._store.delete(self._key)
+            raise StoreError(
+                f"{self._store.url}: this storage does not keep conditions on writes (If-None-Match, If-Match), so that "
+                "two runs could overwrite each other; use one that keeps conditions"
+            )
 
     def _renew(self) -> None:
         while not self._end.wait(self._beat_s):

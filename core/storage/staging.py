@@ -74,16 +74,22 @@ def staged(url: str, number: int, on_bytes: Callable[[int], None]) -> Iterator[P
 
 def _fetch(url: str, number: int, path: Path, on_bytes: Callable[[int], None]) -> None:
     store, name = object_at(url)
-    entry = store.stat(name)
+    entry, first = store.begin(name, PART_BYTES)
     if version_number(entry.version) != number:
         raise MissingError(f"{url}: has changed since it was planned; curate again")
     remove_leftovers(path.parent)
     make_room(path.parent, entry.size_bytes)
     with atomic_path(path, to_disk=False) as temporary:
-        download(store, entry, temporary, on_bytes)
+        download(store, entry, temporary, on_bytes, first)
 
 
-def download(store: Store, entry: Entry, path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> None:
+def download(
+    store: Store,
+    entry: Entry,
+    path: Path,
+    on_bytes: Callable[[int], None] = lambda count: None,
+    first: bytes = b"",
+) -> None:
     """Write an object's content to a file, several parts under way at a time, all of one version.
 
     Args:
@@ -91,13 +97,16 @@ def download(store: Store, entry: Entry, path: Path, on_bytes: Callable[[int], N
         entry: its key, size and version.
         path: the file, which is half there if this breaks.
         on_bytes: called with the bytes of each part; what it raises ends the fetching.
+        first: what was read of its beginning.
 
     Raises:
         MissingError: it is gone, or of another version.
         StoreError: the storage refuses.
     """
-    starts = range(0, entry.size_bytes, PART_BYTES)
+    starts = range(len(first), entry.size_bytes, PART_BYTES)
     with path.open("wb") as file, ThreadPoolExecutor(AT_ONCE) as pool:
+        file.write(first)
+        on_bytes(len(first))
         waiting = [pool.submit(store.read, entry.key, start, PART_BYTES, entry.version) for start in starts[:AT_ONCE]]
         for place in range(len(starts)):
             part = waiting.pop(0).result()
@@ -108,9 +117,14 @@ def download(store: Store, entry: Entry, path: Path, on_bytes: Callable[[int], N
             on_bytes(len(part))
 
 
+def bound_bytes() -> float:
+    """Return how much of this node's disk copies may take."""
+    return float(os.environ.get(BOUND_VARIABLE) or USUAL_GB) * 1e9
+
+
 def make_room(folder: Path, size_bytes: int) -> None:
     """Delete the copies that were not used for longest, and are not in use, until so many bytes more fit the bound."""
-    bound = float(os.environ.get(BOUND_VARIABLE) or USUAL_GB) * 1e9
+    bound = bound_bytes()
     copies = []
     for path in folder.iterdir():
         if not path.name.startswith(".") and path.suffix != _LOCK:

@@ -197,7 +197,7 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 def _rows_ahead(step: Step, workers: int) -> int:
     """Return how many rows may wait for a step, so that its workers find their next batches there."""
-    return max(8, (step.spec.at_once + 1) * step.spec.batch * workers)
+    return max(8, (step.spec.at_once + 1) * (step.spec.batch or 1) * workers)
 
 
 def _graph(plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], job: Job) -> ray.data.Dataset:

@@ -143,6 +143,24 @@ def test_a_dead_holder_loses_its_lease_and_a_silent_one_knows_it(bucket_url: str
     assert b"a thief" in store.read("lock")
 
 
+@pytest.mark.parametrize("ignored", ["put_if_absent", "put_if_unchanged"])
+def test_a_storage_that_ignores_conditions_is_not_written_into(ignored: str, bucket_url: str) -> None:
+    class Careless(ObjectStore):
+        def put_if_absent(self, key: str, content: bytes) -> bool:
+            return self._careless("put_if_absent", key, content) or super().put_if_absent(key, content)
+
+        def put_if_unchanged(self, key: str, content: bytes, version: str) -> bool:
+            return self._careless("put_if_unchanged", key, content) or super().put_if_unchanged(key, content, version)
+
+        def _careless(self, name: str, key: str, content: bytes) -> bool:
+            return name == ignored and bool(self.put(key, content))
+
+    store = Careless(open_object_store(bucket_url).place)
+    with pytest.raises(StoreError, match="use one that keeps conditions"), store.lease("lock"):
+        pass
+    assert list(store.list()) == []
+
+
 def test_a_web_server_is_read_only_and_not_listed(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_object_store("https://example.com/films")
     with pytest.raises(StoreError, match="does not list"):
