@@ -28,12 +28,13 @@ from curation.judge import judge, rules_of, still_undecided
 from curation.output.folder import caption_operators
 from curation.output.table import rules_text, write_part
 from curation.recipe import Rule
-from curation.schema import blank_row, work_schema
 from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source
-from curation.work import Plan, Task, failed_row, source_of, span_of, task_from_json, task_to_json
+from curation.work import Plan, Task, failed_row, source_columns, source_of, span_of, task_from_json, task_to_json
 from media.types import SourceFacts
 
 Process = Callable[[Sequence[Row]], Iterator[Row]]
+SMALL_BYTES = 1_000_000
+"""of a source that half a second of one core's work will do"""
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,14 @@ def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
     return [*first, RecordStep(plan)] if plan.judges_apart else last
 
 
-def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) -> Row:
-    """Return the row by which a planned source enters the flow; segments already done are not done again."""
-    return blank_row(work_schema(plan.writers)) | {
-        "source_root": source.root,
-        "source_path": source.path,
-        "source_size_bytes": source.size_bytes,
-        "source_mtime_ns": source.mtime_ns,
-        "_done_segments": list(done_segments),
-    }
+def source_row(source: Source, done_segments: Sequence[int] = ()) -> Row:
+    """Return what the first step is handed of a planned source; segments already done are not done again."""
+    return source_columns(source) | ({"_done_segments": list(done_segments)} if done_segments else {})
 
 
-def unfinished_row(plan: Plan, row: Row) -> Row:
-    """Return the row by which a clip of an earlier run enters the flow."""
-    return blank_row(work_schema(plan.writers)) | row
+def unfinished_row(row: Row) -> Row:
+    """Return what the first step is handed of a clip that an earlier run left: just what is known of it."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,8 @@ class ProbeStep:
         media = MediaCalls(self.plan, self.spec.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
-            for row in rows:
+            for planned in rows:
+                row = self.plan.blank() | planned
                 if row["clip_id"] is not None:
                     yield row
                     continue
@@ -250,7 +246,7 @@ class RecordStep:
             write_with_retries(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, judged, ""))
             report(Done(self.spec.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows)))
             for row in judged:
-                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+                yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
 
@@ -276,7 +272,7 @@ class CutStep:
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
-                row = judge(row | {"_samples": None}, rules)
+                row = judge(self.plan.blank() | row | {"_samples": None}, rules)
                 if row["status"] == "accepted" and self._needs_reading(row):
                     try:
                         task = task_from_json(row["_task"]) if row["_task"] else media.task_of(row)
@@ -343,13 +339,18 @@ class FinishStep:
             rejects = Counter(row["reasons"][0] for row in finished if row["status"] == "rejected" and row["reasons"])
             report(Done(self.spec.name, len(rows), footage_s, cpu_s=clock.take(), rejects=dict(rejects)))
             for row in finished:
-                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+                yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
 
 
 def needs_a_worker(plan: Plan, row: Row) -> bool:
-    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut."""
+    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut.
+
+    Of many sources the small ones are soon done: handing each on by itself would cost as much as the work.
+    """
+    if plan.shares_blocks and (row["source_size_bytes"] or 0) <= SMALL_BYTES:
+        return False
     if row["clip_id"] is None:
         return True
     is_open = row["source_path"] is not None and row["status"] in (None, "accepted")

@@ -1,5 +1,7 @@
 """Planned rows in blocks, the units in which they are handed to workers."""
 
+from collections.abc import Collection, Iterator
+
 from curation.types import Row
 
 MOST_BLOCKS = 10_000
@@ -8,15 +10,16 @@ BLOCK_BYTES = 64_000_000
 """Of sources that are probed one after another; a larger one is alone in its block."""
 
 
-def blocks_of(rows: list[Row], workers: int) -> list[list[Row]]:
+def blocks_of(rows: Collection[Row], workers: int) -> Iterator[list[Row]]:
     """Divide the planned rows into blocks: small files share one where there are many of them."""
     most = max(min(BLOCK_ROWS, len(rows) // (4 * workers)), -(-len(rows) // MOST_BLOCKS), 1)
-    blocks: list[list[Row]] = []
-    room_bytes = 0
+    block: list[Row] = []
+    room_bytes = BLOCK_BYTES
     for row in rows:
-        if not blocks or len(blocks[-1]) == most or row["source_size_bytes"] > room_bytes:
-            blocks.append([])
-            room_bytes = BLOCK_BYTES
-        blocks[-1].append(row)
+        if block and (len(block) == most or row["source_size_bytes"] > room_bytes):
+            yield block
+            block, room_bytes = [], BLOCK_BYTES
+        block.append(row)
         room_bytes -= row["source_size_bytes"]
-    return blocks
+    if block:
+        yield block

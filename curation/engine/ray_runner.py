@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class RayRunner:
         if self.is_staged and self.address:
             _expect_seen(Path(plan.out))
 
-    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Run the steps as one graph."""
         return run_on_ray(plan, steps, rows, display)
 
@@ -162,7 +162,7 @@ def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
     return folders_to_ship(type(part).__module__ for part in used)
 
 
-def run_on_ray(plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+def run_on_ray(plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
     """Run the steps as one streaming graph; Ray must have been started.
 
     Raises:
@@ -216,12 +216,12 @@ def _rows_ahead(step: Step, workers: int) -> int:
 
 
 def _graph(
-    plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
+    plan: Plan, steps: list[Step], rows: Collection[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
 ) -> ray.data.Dataset:
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     deaths = plan.recipe.limits.worker_deaths
-    dataset = ray.data.from_arrow([_packed(block) for block in blocks_of(rows, bookings[steps[0].spec.name].workers)])
+    dataset = ray.data.from_blocks([_packed(block) for block in blocks_of(rows, bookings[steps[0].spec.name].workers)])
     for step in steps:
         booking = bookings[step.spec.name]
         usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
@@ -236,6 +236,8 @@ def _graph(
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.workers)
                 usual |= {"compute": tasks, "max_retries": deaths}
+                if step.spec.batch == 1:  # a block is as large as is worth a task: `blocks_of` and `_tables` see to it
+                    usual["batch_size"] = None
                 named = {"run": plan.run, "step": step, "tally": tally}
                 dataset = dataset.map_batches(_do_step, fn_kwargs=named, **usual)
     return dataset

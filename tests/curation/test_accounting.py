@@ -86,10 +86,10 @@ def test_small_sources_share_a_block_where_there_are_many() -> None:
     small = [{"source_size_bytes": 1000}] * 100
     large = [{"source_size_bytes": BLOCK_BYTES + 1}] * 3
     assert [len(block) for block in blocks_of(small[:7], 2)] == [1] * 7, "few sources spread over the workers"
-    blocks = blocks_of(small + large, 2)
+    blocks = list(blocks_of(small + large, 2))
     assert [len(block) for block in blocks[-3:]] == [1, 1, 1] and max(map(len, blocks)) == BLOCK_ROWS
     assert [row for block in blocks for row in block] == small + large
-    assert len(blocks_of([{"source_size_bytes": 0}] * 100_000, 2)) <= 100_000 / BLOCK_ROWS + 1
+    assert len(list(blocks_of([{"source_size_bytes": 0}] * 100_000, 2))) <= 100_000 / BLOCK_ROWS + 1
 
 
 def test_plots_show_what_was_measured() -> None:
