@@ -234,7 +234,11 @@ class RecordStep:
     """Writes scored rows as parts, for the whole table to be judged before anything is captioned and cut."""
 
     plan: Plan
-    spec: ClassVar[StepSpec] = StepSpec("record", batch=8)
+
+    @property
+    def spec(self) -> StepSpec:
+        """Rows are written some at a time, since each part costs."""
+        return StepSpec("record", batch=_rows_of_part(self.plan))
 
     def start(self, report: Report) -> Process:
         """Get ready to write."""
@@ -311,6 +315,8 @@ class FinishStep:
         and as many again, which wait in the worker for slots that become free.
         """
         batch, slots, alignment = 8, self.captioner.slots, self.plan.recipe.alignment
+        if self.captioner.pool is None and alignment is None and slots == 1:
+            batch = _rows_of_part(self.plan)
         return StepSpec(
             "finish",
             batch,
@@ -342,6 +348,11 @@ class FinishStep:
                 yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
+
+
+def _rows_of_part(plan: Plan) -> int:
+    """Return how many rows are written at a time: a kill costs what was done for those that wait."""
+    return 32 if plan.shares_blocks else 8
 
 
 def needs_a_worker(plan: Plan, row: Row) -> bool:

@@ -39,7 +39,7 @@ from core.errors import RunError, UserError  # noqa: E402
 from core.packages import HOME, PACKAGES  # noqa: E402
 from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Done, Tally  # noqa: E402
-from curation.engine.blocks import BLOCK_ROWS, blocks_of  # noqa: E402
+from curation.engine.blocks import BLOCK_ROWS, SHARED_ROWS, blocks_of, few_together, many_together  # noqa: E402
 from curation.engine.booking import Booking, book_workers  # noqa: E402
 from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
 from curation.steps import Process, Step, needs_a_worker  # noqa: E402
@@ -204,6 +204,7 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # blocks stay as they are given: segments of one film spread over the workers
     context._max_num_blocks_in_streaming_gen_buffer = BLOCKS_HANDED_OVER
+    context.memory_usage_poll_interval_s = None
     context.op_resource_reservation_enabled = False  # shares kept for steps without work leave cores idle
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
     context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.spec.name].workers) for step in steps])
@@ -221,7 +222,9 @@ def _graph(
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     deaths = plan.recipe.limits.worker_deaths
-    dataset = ray.data.from_blocks([_packed(block) for block in blocks_of(rows, bookings[steps[0].spec.name].workers)])
+    most = SHARED_ROWS if plan.shares_blocks else BLOCK_ROWS
+    planned = blocks_of(rows, bookings[steps[0].spec.name].workers, most)
+    dataset = ray.data.from_blocks([_packed(block) for block in planned])
     for step in steps:
         booking = bookings[step.spec.name]
         usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
@@ -236,7 +239,7 @@ def _graph(
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.workers)
                 usual |= {"compute": tasks, "max_retries": deaths}
-                if step.spec.batch == 1:  # a block is as large as is worth a task: `blocks_of` and `_tables` see to it
+                if step.spec.batch == 1:  # a block is as large as is worth a task, see `blocks`
                     usual["batch_size"] = None
                 named = {"run": plan.run, "step": step, "tally": tally}
                 dataset = dataset.map_batches(_do_step, fn_kwargs=named, **usual)
@@ -357,18 +360,11 @@ class _Worker:
 
 def _tables(plan: Plan, process: Process, reports: _Reports, batch: pa.Table) -> Iterator[pa.Table]:
     """Do a step on a batch; what keeps a worker busy is a block of its own, the rest shares blocks: each costs."""
-    held: list[Row] = []
+    divided = many_together if plan.shares_blocks else few_together
     try:
-        for row in process([pickle.loads(row) for row in batch["row"].to_pylist()]):  # noqa: S301 - our own worker packed it
-            if needs_a_worker(plan, row):
-                yield _packed([row])
-                continue
-            held.append(row)
-            if len(held) == BLOCK_ROWS:
-                yield _packed(held)
-                held = []
-        if held:
-            yield _packed(held)
+        rows = process([pickle.loads(row) for row in batch["row"].to_pylist()])  # noqa: S301 - our own worker packed it
+        for block in divided(rows, lambda row: needs_a_worker(plan, row)):
+            yield _packed(block)
     finally:
         reports.send()
 

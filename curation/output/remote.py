@@ -39,8 +39,8 @@ from curation.output.bucket import (
     publish,
     pull,
 )
-from curation.output.compaction import parts_at_rest
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
+from curation.output.compaction import parts_at_rest
 from curation.output.place import record_place
 from curation.output.stand_ins import may_stand_in
 from curation.output.table import part_files
