@@ -37,7 +37,7 @@ from captioners.vllm import Vllm, start
 from cli.common import TABLES
 from core.progress import Display
 from curation.analysis.samples import encode_samples
-from curation.engine.ray_runner import run_on_ray, start_ray
+from curation.engine.ray_runner import RayRunner, start_ray
 from curation.output.table import parts_folder
 from curation.recipe import resolve
 from curation.steps import FinishStep
@@ -75,7 +75,7 @@ def caption_all(captioner: Captioner, rows: int, frames: int, short_side_px: int
         parts_folder(Path(out)).mkdir()
         plan = Plan(recipe, out, "benchmark")
         waiting = waiting_rows(plan, rows, frames, short_side_px)
-        run_on_ray(plan, [FinishStep(plan, captioner)], waiting, Display(["finish"], 0, io.StringIO()))
+        RayRunner().run(plan, [FinishStep(plan, captioner)], waiting, Display(["finish"], 0, io.StringIO()))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from core.plugins import PluginTable
 from core.sanitize import printable, printable_lines, without_secrets
 from curation.engine.runners import InlineRunner, Runner
 from curation.export import INTERNAL_NAME
+from curation.output.deliveries import Handoff
 from curation.output.folder import check_same_recipe, recipe_file
 from curation.pipeline import Outcome
 from curation.plugins import captioner_fault, operator_fault, remembered
@@ -83,12 +84,12 @@ def need_plugins(out: Path) -> None:
             raise UserError(f"{out}: its operator '{name}' is of {package}, which is not installed here; install it")
 
 
-def runner_of(parsed: argparse.Namespace, *, is_staged: bool = False) -> Runner:
+def runner_of(parsed: argparse.Namespace, handoff: Handoff | None = None) -> Runner:
     """Return the runner that was asked for.
 
     Args:
         parsed: the command line.
-        is_staged: whether the output is a folder of this machine that is copied to a bucket.
+        handoff: of an output in a bucket, for nodes that do not see the folder in which it is made.
 
     Raises:
         UserError: options that do not go together.
@@ -99,7 +100,7 @@ def runner_of(parsed: argparse.Namespace, *, is_staged: bool = False) -> Runner:
         return InlineRunner()
     from curation.engine.ray_runner import RayRunner  # takes seconds to import
 
-    return RayRunner(parsed.ray_address, is_staged)
+    return RayRunner(parsed.ray_address, handoff)
 
 
 def print_outcome(out: Path | str, recipe: Recipe, outcome: Outcome, *, as_json: bool = False) -> int:

@@ -56,7 +56,7 @@ def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) 
         check_network(name, control)
     if parsed.runner == "auto":
         parsed.runner = "ray" if parsed.ray_address or is_worth_ray(found.sources, captioner) else "inline"
-    runner = runner_of(parsed, is_staged=remote is not None)
+    runner = runner_of(parsed, None if remote is None else remote.handoff)
     metrics = Metrics()
     with ExitStack() as stack:
         if parsed.metrics_port is not None:

@@ -37,6 +37,7 @@ from curation.types import (
     TableOperator,
     WritesVectors,
 )
+from curation.workers import Workers
 from media.settings import CutSettings
 
 
@@ -96,21 +97,6 @@ class CaptionSettings:
 
     captioner: str = key("template", "which captioner")
     settings: dict[str, object] = key({}, "its own settings")
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many processes each step gets; null: as many as fit the machine."""
-
-    analyse: int | None = key(None, "decoding and pixel scores")
-    score: int | None = key(None, "each pool of pooled operators")
-    caption: int | None = key(None, "captioner's workers, where it has its own: engines of vLLM, say")
-    cut: int | None = key(None, "second read and encoding")
-
-    def __post_init__(self) -> None:
-        """Refuse pools without workers."""
-        if any(n is not None and n < 1 for n in (self.analyse, self.score, self.caption, self.cut)):
-            raise ValueError("a step needs at least 1 worker")
 
 
 @dataclass(frozen=True)

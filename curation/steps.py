@@ -352,7 +352,7 @@ class FinishStep:
 
 def _rows_of_part(plan: Plan) -> int:
     """Return how many rows are written at a time: a kill costs what was done for those that wait."""
-    return 32 if plan.shares_blocks else 8
+    return 64 if plan.shares_blocks else 8
 
 
 def needs_a_worker(plan: Plan, row: Row) -> bool:

@@ -49,7 +49,7 @@ RUNS_CODE = frozenset((
     *("joblib.load", "shelve.open", "pandas.read_pickle"),
 ))
 """What runs code that a file or a text from outside may hold."""
-NAMED_PLACES = {("curation/analysis/samples.py", "pickle.loads"), ("curation/engine/ray_runner.py", "pickle.loads")}
+NAMED_PLACES = {("curation/analysis/samples.py", "pickle.loads"), ("curation/engine/ray_worker.py", "pickle.loads")}
 """What our own worker packed within the same run."""
 EVERYWHERE = {"0.0.0.0", "::", "[::]"}
 """addresses under which a server can be reached from other machines"""

@@ -1,6 +1,7 @@
 """Which step gets how many workers, and what each books of the machine, so that all of them can run."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from core.errors import UserError
 from curation.steps import Step, StepSpec
@@ -12,14 +13,51 @@ MODEL_CPUS = 0.1
 SPARE_TASKS = 1
 """Tasks more than CPUs: Ray takes a tenth of a second to hand out the next one, and no core should wait for it."""
 
+CLUSTER_CPUS = 0.9
+"""What a task books at most where nodes differ: beside it a node of one CPU has room for a model worker, too."""
+
 
 @dataclass(frozen=True)
 class Booking:
-    """How many workers a step has at most and what each books of CPUs and GPUs."""
+    """How many workers a step has and what each books of CPUs and GPUs.
+
+    Attributes:
+        workers: with which it begins.
+        cpus: of each.
+        gpus: of each.
+        most: workers that it may come to have as nodes join; null: as many as find room.
+    """
 
     workers: int
     cpus: float
     gpus: float = 0.0
+    most: int | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Return whether the step has the same number of workers from beginning to end."""
+        return self.most == self.workers
+
+
+def elastic(bookings: Mapping[str, Booking], plan: Plan, steps: list[Step]) -> dict[str, Booking]:
+    """Let the workers of steps come and go with the nodes of a cluster.
+
+    Tasks book nearly a whole CPU each, so that nodes of any size are filled. Pools on GPUs take what GPUs there are,
+    others grow as far as the recipe says: each holds its models in memory, of which nobody knows how much is free.
+    """
+    wanted = plan.recipe.workers
+    most = {"analyse": wanted.analyse, "cut": wanted.cut, "finish": wanted.caption_max}
+    found = {}
+    for number, step in enumerate(steps):
+        name, booking = step.spec.name, bookings[step.spec.name]
+        if not step.spec.holds_models:
+            cpus = CLUSTER_CPUS - 0.01 * (number + 1)
+            found[name] = replace(booking, cpus=round(cpus, 3), most=most.get(name))
+        elif (limit := most.get(name, wanted.score_max)) is not None:
+            found[name] = replace(booking, most=max(limit, booking.workers))
+        else:
+            found[name] = booking if booking.gpus else replace(booking, most=booking.workers)
+    return found
 
 
 def book_workers(plan: Plan, steps: list[Step], cpus: float, gpus: float = 0.0) -> dict[str, Booking]:
@@ -57,9 +95,11 @@ def book_workers(plan: Plan, steps: list[Step], cpus: float, gpus: float = 0.0) 
     bookings = {}
     for number, step in enumerate(specs):
         if step.holds_models:
-            bookings[step.name] = Booking(counts[step.name], MODEL_CPUS, step.gpus if gpus else 0.0)
+            count = counts[step.name]
+            bookings[step.name] = Booking(count, MODEL_CPUS, step.gpus if gpus else 0.0, most=count)
         else:
-            bookings[step.name] = Booking(limits.get(step.name, tasks), round(min(1.0, share) - 0.01 * (number + 1), 3))
+            count = limits.get(step.name, tasks)
+            bookings[step.name] = Booking(count, round(min(1.0, share) - 0.01 * (number + 1), 3), most=count)
     return bookings
 
 

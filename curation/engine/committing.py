@@ -1,8 +1,10 @@
 """A runner around another one: what its workers write is committed to a bucket meanwhile."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
+from core.errors import RunError
 from core.progress import Display, Tally
 from curation.engine.runners import Runner
 from curation.output.remote import RemoteOutput
@@ -30,5 +32,12 @@ class CommittingRunner:
     def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Do the steps; where another process has taken the output, nothing new is started."""
         stop: Callable[[], None] = plan.stop_file.touch
-        with self.output.committing(on_loss=stop):
-            return self.inner.run(plan, steps, rows, display)
+        try:
+            with self.output.committing(on_loss=stop):
+                tally = self.inner.run(plan, steps, rows, display)
+        except (RunError, KeyboardInterrupt):
+            with suppress(RunError):  # what other nodes have finished is folded, too
+                self.output.receive()
+            raise
+        self.output.receive()
+        return tally

@@ -7,15 +7,13 @@ is waiting; steps that hold models are actor pools of fixed size that book a sma
 import contextlib
 import logging
 import os
-import pickle
 import re
 import secrets
 import sys
 import threading
 import time
-import uuid
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches us as an exception
 
-import pyarrow as pa  # noqa: E402 - Ray takes its settings from the environment
-import ray  # noqa: E402
+import ray  # noqa: E402 - Ray takes its settings from the environment
 from ray.data._internal.execution.backpressure_policy import (  # noqa: E402
     ENABLED_BACKPRESSURE_POLICIES,
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
@@ -34,21 +31,24 @@ from ray.data._internal.execution.backpressure_policy import (  # noqa: E402
 from ray.exceptions import RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from core.cpu_time import unclaimed  # noqa: E402
 from core.errors import RunError, UserError  # noqa: E402
 from core.packages import HOME, PACKAGES  # noqa: E402
 from core.plugins import folders_to_ship  # noqa: E402
-from core.progress import Display, Done, Tally  # noqa: E402
-from curation.engine.blocks import BLOCK_ROWS, SHARED_ROWS, blocks_of, few_together, many_together  # noqa: E402
-from curation.engine.booking import Booking, book_workers  # noqa: E402
+from core.progress import Display, Tally  # noqa: E402
+from curation.engine.blocks import BLOCK_ROWS, SHARED_ROWS, blocks_of  # noqa: E402
+from curation.engine.booking import Booking, book_workers, elastic  # noqa: E402
 from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
-from curation.steps import Process, Step, needs_a_worker  # noqa: E402
+from curation.engine.ray_worker import Job, TallyActor, Worker, do_step, packed  # noqa: E402
+from curation.output.deliveries import Handoff, shared_mark  # noqa: E402
+from curation.steps import Step  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
-REPORT_EVERY_S = 0.5
 BLOCKS_HANDED_OVER = 64
 """Blocks that a task may have waiting for Ray Data, which looks ten times a second; the task stands still above it."""
+
+CLUSTER_LOOK_S = 5.0
+"""between two looks at how large the cluster is"""
 
 UNWATCHED = {
     "RAY_task_events_report_interval_ms": "0",
@@ -108,51 +108,32 @@ class RayRunner:
 
     Attributes:
         address: the cluster's; null: within this process.
-        is_staged: whether the output is a folder that is copied to a bucket from here: then all nodes must see it.
+        handoff: of an output in a bucket, where nodes that do not see the folder here leave what they make.
     """
 
     address: str | None = None
-    is_staged: bool = False
+    handoff: Handoff | None = None
 
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Start or join Ray, and see that the steps fit."""
         if not ray.is_initialized():
             print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address, plugins=_plugins_of(plan, steps))
-        _book(plan, steps)
-        if self.is_staged and self.address:
-            _expect_seen(Path(plan.out))
+        self.book(plan, steps)
 
     def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Run the steps as one graph."""
-        return run_on_ray(plan, steps, rows, display)
+        return _run_graph(self, plan, steps, rows, display)
 
+    def book(self, plan: Plan, steps: list[Step]) -> dict[str, Booking]:
+        """Fit the steps to what Ray has; on a cluster they may grow and shrink with it.
 
-def _expect_seen(out: Path) -> None:
-    """See that the workers of every node write into this machine's folder.
-
-    Raises:
-        UserError: those of some do not.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    mark = out / f".seen-{uuid.uuid4().hex}"
-    mark.touch()
-    try:
-        look = ray.remote(_sees).options
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-        seen = ray.get([look(num_cpus=0, scheduling_strategy=where).remote(str(mark)) for where in there])
-    finally:
-        mark.unlink()
-    if not all(seen):
-        raise UserError(
-            f"{seen.count(False)} of {len(seen)} nodes cannot write to {out.parent}, from where the output goes to its "
-            "bucket; set SELECTS_STAGE to a folder that all nodes share, or run on one machine"
-        )
-
-
-def _sees(file: str) -> bool:
-    return os.access(file, os.W_OK)
+        Raises:
+            UserError: they do not fit.
+        """
+        there = ray.cluster_resources()
+        bookings = book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        return elastic(bookings, plan, steps) if self.address else bookings
 
 
 def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
@@ -162,16 +143,18 @@ def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
     return folders_to_ship(type(part).__module__ for part in used)
 
 
-def run_on_ray(plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
+def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
     """Run the steps as one streaming graph; Ray must have been started.
 
     Raises:
         RunError: workers died more often than the limits say, or could not write the output.
     """
-    bookings = _book(plan, steps)
+    bookings = runner.book(plan, steps)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    tally = ray.remote(_TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
-    total = _Total(tally)
+    tally = ray.remote(TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    total = _Total(tally, plan.stop_file)
+    mark = shared_mark(plan)
+    mark.touch()
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
     watcher.start()
@@ -179,22 +162,19 @@ def run_on_ray(plan: Plan, steps: list[Step], rows: Collection[Row], display: Di
         with ray.data.DataContext.current(_context(steps, bookings)), warnings.catch_warnings():
             # Of few sources, which need fewer workers than there may be.
             warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
-            for _ in _graph(plan, steps, rows, bookings, tally).iter_internal_ref_bundles():
+            for _ in _graph(
+                plan, steps, rows, bookings, Job(tally, runner.handoff, is_on_cluster=runner.address is not None)
+            ).iter_internal_ref_bundles():
                 pass
     except RayError as error:
         raise _cause(error) from error
     finally:
         finished.set()
         watcher.join()
+        mark.unlink(missing_ok=True)
     final = total.read()
     display.show(final, final=True)
     return final
-
-
-def _book(plan: Plan, steps: list[Step]) -> dict[str, Booking]:
-    """Fit the steps to what Ray has."""
-    there = ray.cluster_resources()
-    return book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
 
 
 def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataContext:
@@ -217,32 +197,35 @@ def _rows_ahead(step: Step, workers: int) -> int:
 
 
 def _graph(
-    plan: Plan, steps: list[Step], rows: Collection[Row], bookings: dict[str, Booking], tally: "ray.actor.ActorHandle"
+    plan: Plan, steps: list[Step], rows: Collection[Row], bookings: dict[str, Booking], job: Job
 ) -> ray.data.Dataset:
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     deaths = plan.recipe.limits.worker_deaths
     most = SHARED_ROWS if plan.shares_blocks else BLOCK_ROWS
     planned = blocks_of(rows, bookings[steps[0].spec.name].workers, most)
-    dataset = ray.data.from_blocks([_packed(block) for block in planned])
+    dataset = ray.data.from_blocks([packed([block]) for block in planned])
     for step in steps:
         booking = bookings[step.spec.name]
-        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
+        batch = 1 if plan.shares_blocks else step.spec.batch
+        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": batch, "batch_format": "pyarrow"}
         with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
             if step.spec.holds_models:
                 pool = ray.data.ActorPoolStrategy(
-                    size=booking.workers, max_concurrent_calls_per_actor=step.spec.at_once
+                    min_size=booking.workers if booking.is_fixed else 1,
+                    max_size=booking.most,
+                    initial_size=booking.workers,
+                    max_concurrent_calls_per_actor=step.spec.at_once,
                 )
                 usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
-                dataset = dataset.map_batches(_Worker, fn_constructor_args=(step, tally), **usual)
+                dataset = dataset.map_batches(Worker, fn_constructor_args=(step, job), **usual)
             else:
-                tasks = ray.data.TaskPoolStrategy(size=booking.workers)
+                tasks = ray.data.TaskPoolStrategy(size=booking.most)
                 usual |= {"compute": tasks, "max_retries": deaths}
-                if step.spec.batch == 1:  # a block is as large as is worth a task, see `blocks`
-                    usual["batch_size"] = None
-                named = {"run": plan.run, "step": step, "tally": tally}
-                dataset = dataset.map_batches(_do_step, fn_kwargs=named, **usual)
+                if job.is_on_cluster:
+                    usual["scheduling_strategy"] = "DEFAULT"  # near the arguments, see `ray_worker.NEAR_BYTES`
+                dataset = dataset.map_batches(do_step, fn_kwargs={"step": step, "job": job}, **usual)
     return dataset
 
 
@@ -262,11 +245,6 @@ def _cause(error: RayError) -> Exception:
     return RunError(f"Ray gave up after repeated deaths of workers: {type(error).__name__}: {words}; {fix}")
 
 
-def _packed(rows: Sequence[Row]) -> pa.Table:
-    """Put each row into one value: a table of all their columns costs Ray milliseconds wherever it passes."""
-    return pa.table({"row": pa.array([pickle.dumps(row) for row in rows], pa.large_binary())})
-
-
 class _FewAhead(BackpressurePolicy):
     """Lets no step run further ahead of the next than keeps that one busy, so that what is started is soon finished.
 
@@ -281,24 +259,34 @@ class _FewAhead(BackpressurePolicy):
         super().__init__(*arguments)
         rows = self._data_context.get_config(self.ROWS)
         self._most = dict(zip(list(self._topology)[-len(rows) :], rows, strict=True))
+        self._cpus_at_first = self._cpus = ray.cluster_resources().get("CPU", 1.0)
+        self._looked = time.monotonic()
 
     def can_add_input(self, op: Any) -> bool:
+        share = self._growth()
         return all(
-            self._topology[after].total_enqueued_input_blocks() < self._most[after] for after in op.output_dependencies
+            self._topology[after].total_enqueued_input_blocks() < self._most[after] * share
+            for after in op.output_dependencies
         )
+
+    def _growth(self) -> float:
+        """Return by how much the cluster is larger than it was at first: more workers find their batches waiting."""
+        if time.monotonic() - self._looked > CLUSTER_LOOK_S:
+            self._cpus, self._looked = ray.cluster_resources().get("CPU", 1.0), time.monotonic()
+        return max(1.0, self._cpus / self._cpus_at_first)
 
 
 class _Total:
     """What the tally actor has counted, over all of its lives."""
 
-    def __init__(self, tally: "ray.actor.ActorHandle"):
-        self._tally = tally
+    def __init__(self, tally: "ray.actor.ActorHandle", stop_file: Path):
+        self._tally, self._stop_file = tally, stop_file
         self._life: str | None = None
         self._before, self._now = Tally(), Tally()
 
     def read(self) -> Tally:
         with contextlib.suppress(RayError):  # it died, and is started again
-            life, now = ray.get(self._tally.read.remote(), timeout=10)
+            life, now = ray.get(self._tally.read.remote(stops=self._stop_file.exists()), timeout=10)
             if life != self._life:
                 self._before, self._life = self._before.plus(self._now), life
             self._now = now
@@ -308,76 +296,3 @@ class _Total:
 def _watch(total: _Total, display: Display, finished: threading.Event) -> None:
     while not finished.wait(0.5):
         display.show(total.read())
-
-
-class _Reports:
-    """Collects a worker's reports and hands them on at the end of a batch, and now and then: each call of Ray costs."""
-
-    def __init__(self, tally: "ray.actor.ActorHandle"):
-        self._tally = tally
-        self._lock = threading.Lock()
-        self._held, self._sent = Tally(), time.monotonic()
-
-    def add(self, done: Done) -> None:
-        with self._lock:
-            self._held.add(done)
-            is_due = time.monotonic() - self._sent > REPORT_EVERY_S
-        if is_due:
-            self.send()
-
-    def send(self) -> None:
-        with self._lock:
-            held, self._held, self._sent = self._held, Tally(), time.monotonic()
-        held.spend(unclaimed())
-        self._tally.add.remote(held)
-
-
-_started: dict[tuple[str, str], tuple[Process, _Reports]] = {}  # of this worker: steps by run and name, started once
-
-
-def _do_step(batch: pa.Table, run: str, step: Step, tally: "ray.actor.ActorHandle") -> Iterator[pa.Table]:
-    """Do a step on a batch, in whichever worker is free."""
-    if (run, step.spec.name) not in _started:
-        for other in [key for key in _started if key[0] != run]:
-            del _started[other]
-        reports = _Reports(tally)
-        _started[run, step.spec.name] = step.start(reports.add), reports
-    yield from _tables(step.plan, *_started[run, step.spec.name], batch)
-
-
-class _Worker:
-    """An actor of a pool that holds models."""
-
-    def __init__(self, step: Step, tally: "ray.actor.ActorHandle"):
-        self._plan = step.plan
-        self._reports = _Reports(tally)
-        self._process = step.start(self._reports.add)
-        self._reports.send()
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        yield from _tables(self._plan, self._process, self._reports, batch)
-
-
-def _tables(plan: Plan, process: Process, reports: _Reports, batch: pa.Table) -> Iterator[pa.Table]:
-    """Do a step on a batch; what keeps a worker busy is a block of its own, the rest shares blocks: each costs."""
-    divided = many_together if plan.shares_blocks else few_together
-    try:
-        rows = process([pickle.loads(row) for row in batch["row"].to_pylist()])  # noqa: S301 - our own worker packed it
-        for block in divided(rows, lambda row: needs_a_worker(plan, row)):
-            yield _packed(block)
-    finally:
-        reports.send()
-
-
-class _TallyActor:
-    """Adds up the reports of all workers."""
-
-    def __init__(self) -> None:
-        self._life, self._tally = uuid.uuid4().hex, Tally()
-
-    def add(self, reported: Tally) -> None:
-        self._tally = self._tally.plus(reported)
-
-    def read(self) -> tuple[str, Tally]:
-        self._tally.spend(unclaimed())
-        return self._life, self._tally

@@ -48,8 +48,13 @@ class FileState(NamedTuple):
 
 @dataclass
 class Digests:
-    """SHA-256 of local files; each state of a file is read once."""
+    """SHA-256 of local files; each state of a file is read once.
 
+    Attributes:
+        objects: by digest, what the storage has beside the files of the last commit.
+    """
+
+    objects: Mapping[str, Pushed] = field(default_factory=dict)
     _known: dict[str, tuple[FileState, str]] = field(default_factory=dict)
 
     def of(self, path: str, file: Path) -> str:
@@ -131,7 +136,9 @@ def publish(
         StoreError: the storage refuses, or a file stands for what the storage does not have.
         ChangingError: a file changed meanwhile; nothing was committed.
     """
-    upload = _Upload(store, lease, before, {each.digest: each for each in before.files.values()}, digests or Digests())
+    digests = digests or Digests()
+    stored = {**digests.objects, **{each.digest: each for each in before.files.values()}}
+    upload = _Upload(store, lease, before, stored, digests)
     files = dict(kept or {})
     first = [RECIPE] if RECIPE in local else []  # by which everybody knows an output, before there is more of it
     files |= {path: upload.one(path, local[path]) for path in first}

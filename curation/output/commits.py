@@ -2,6 +2,7 @@
 
     _commits/00000007.json      what belongs to the output: each file's object, size, version and digest
     _commits/00000007/…         files that changed with this commit
+    _work/…                     what nodes have delivered and no commit has taken yet (`deliveries`)
     train/… clips/… report.html the files under their own names, for browsers and programs that know no commits
 
 The last commit is the output; an earlier one is kept only until the process that replaced it ends.
@@ -15,14 +16,15 @@ from dataclasses import asdict, dataclass
 from core.storage.store import Entry, Lease, MissingError, Store, StoreError
 from curation.folders import CLIPS, CONTROLS, PARTS, PREVIEWS, RETIRED, SHARDS, TABLE
 
-COMMITS, LEASE = "_commits", "_lease"
+COMMITS, LEASE, WORK = "_commits", "_lease", "_work"
 TRIES = 3
 _COMMIT = re.compile(rf"{COMMITS}/(\d{{8}})\.json")
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OURS = re.compile(
     rf"{COMMITS}/\d{{8}}(?:\.json|/.+)|{PARTS}/[^/]+\.parquet|{TABLE}/part-\d+\.parquet|{RETIRED}/rows\.parquet|"
     rf"{SHARDS}/[^/]+|(?:{CLIPS}|{RETIRED})/{_ID}\.\w+|(?:{RETIRED}/)?{CONTROLS}/\w+/{_ID}\.\w+|"
-    rf"{PREVIEWS}/[0-9a-f]{{2}}/{_ID}-\d+\.jpg|checkpoints/step-\d{{8}}/.+"
+    rf"{PREVIEWS}/[0-9a-f]{{2}}/{_ID}-\d+\.jpg|checkpoints/step-\d{{8}}/.+|"
+    rf"{WORK}/[0-9a-f]{{32}}/(?:files|parts)/[0-9a-f]{{64}}/.+"
 )
 """what runs and pushes write beside the few files at the top, which every commit has: nothing else is ever removed"""
 

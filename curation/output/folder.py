@@ -116,7 +116,7 @@ def _tidy(out: Path, *, media: bool) -> None:
     pictures = (out / PREVIEWS).glob("??") if media else ()
     controls = (*(out / CONTROLS).glob("*"), *(out / RETIRED / CONTROLS).glob("*"))
     tidy(out, parts_folder(out), out / CLIPS, out / RETIRED, *controls, *pictures)
-    for mark in (*out.glob(".stop-*"), *out.glob(".writable-*")):
+    for mark in (*out.glob(".stop-*"), *out.glob(".shared-*"), *out.glob(".writable-*")):
         mark.unlink(missing_ok=True)
 
 

@@ -41,6 +41,7 @@ from curation.output.bucket import (
 )
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
 from curation.output.compaction import parts_at_rest
+from curation.output.deliveries import Handoff, Receiver
 from curation.output.place import record_place
 from curation.output.stand_ins import may_stand_in
 from curation.output.table import part_files
@@ -125,11 +126,29 @@ class RemoteOutput:
         self._digests = Digests()
         self._last = last_commit(store)
         self._restore()
+        self._receiver = Receiver(self.handoff, store, self.folder)
+        self.receive()
 
     @property
     def url(self) -> str:
         """Where the output lies."""
         return self._store.url
+
+    @property
+    def handoff(self) -> Handoff:
+        """Where workers that do not see the folder leave what they make."""
+        return Handoff(self.url, self._state.id)
+
+    def receive(self) -> None:
+        """Take what such workers have made into the folder.
+
+        Raises:
+            RunError: the storage refuses.
+        """
+        try:
+            self._receiver.receive()
+        except StoreError as error:
+            raise RunError(str(error)) from None
 
     def _restore(self) -> None:
         last, stands_in = self._last, self._layout.stands_in
@@ -169,15 +188,16 @@ class RemoteOutput:
         """
         if not self._last.number:
             expect_same_output(self.folder, self._store, self._last, self._layout.mark)
-        by = self._state.id
+        by, self._digests.objects = self._state.id, self._receiver.objects
         self._last = publish(files, self._store, self._lease, self._last, digests=self._digests, by=by)
         self._remember(replace(self._state, seen=_mark(self._last)))
+        self._receiver.forget({each.digest for each in self._last.files.values()})
         if self._last.number > 2:  # the one before is left to whoever reads it at this moment
             self._store.delete(commit_key(self._last.number - 2))
 
     @contextmanager
     def committing(self, on_loss: Callable[[], None]) -> Iterator[None]:
-        """Commit again and again while a block runs in which workers write, and parts are merged, but nothing is folded.
+        """Commit again and again while a block runs in which workers write and parts are merged; nothing is folded.
 
         Args:
             on_loss: called where the output cannot be committed any more, since another process has taken it.
@@ -200,6 +220,7 @@ class RemoteOutput:
             if news is not None and now == seen:
                 continue
             try:
+                self.receive()
                 self._commit(self._layout.at_work(self.folder, self._aside))
                 seen = now
             except UserError as error:  # a storage that refuses may not later; the end of the run tells, if it does

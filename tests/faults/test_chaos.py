@@ -96,7 +96,7 @@ def kind_of(process: psutil.Process) -> str | None:
     if "curation.analysis.tasks" in words:
         return "child"
     if words and words[0].startswith("ray::"):
-        is_actor = "MapWorker" in words[0] or "_TallyActor" in words[0]
+        is_actor = "MapWorker" in words[0] or "TallyActor" in words[0]
         return "actor" if is_actor else None if "Agent" in words[0] else "worker"  # agents are Ray's own
     return None
 
