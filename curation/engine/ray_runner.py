@@ -193,7 +193,12 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 def _rows_ahead(step: Step, workers: int) -> int:
     """Return how many rows may wait for a step, so that its workers find their next batches there."""
-    return max(8, (step.spec.at_once + 1) * step.spec.batch * workers)
+    return max(8, (step.spec.at_once + 1) * _batch(step) * workers)
+
+
+def _batch(step: Step) -> int:
+    """Return how many values Ray hands a worker at a time: each is a row, or where rows share blocks many of them."""
+    return 1 if step.plan.shares_blocks else step.spec.batch
 
 
 def _graph(
@@ -207,8 +212,7 @@ def _graph(
     dataset = ray.data.from_blocks([packed([block]) for block in planned])
     for step in steps:
         booking = bookings[step.spec.name]
-        batch = 1 if plan.shares_blocks else step.spec.batch
-        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": batch, "batch_format": "pyarrow"}
+        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": _batch(step), "batch_format": "pyarrow"}
         with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
             if step.spec.holds_models:
