@@ -1,6 +1,6 @@
 """Runs of `curate` whose media is made up: every step, runner, part and table is the real one, and nothing is decoded.
 
-    python -m benchmarks.simulated OUT [--sources N] [--runner inline|ray] [--no-files]
+    python -m benchmarks.simulated OUT [--sources N] [--runner inline|ray|parts] [--merge-early]
 
 A source is a path and a size: about 3 % cannot be read, the others hold one to three clips with scores that follow from
 the path alone, so that any two runs over the same sources are equal. Every accepted clip has an empty file.
@@ -26,6 +26,7 @@ from curation.cut import Cut
 from curation.engine.runners import Runner
 from curation.inputs.many import Sources
 from curation.judge import judge, rules_of
+from curation.output import compaction
 from curation.output.table import rules_text, write_part
 from curation.pipeline import CurateSettings, Outcome, curate
 from curation.recipe import Recipe, load_recipe
@@ -191,8 +192,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--sources", type=int, default=2000)
-    parser.add_argument("--runner", choices=("inline", "ray"), default="ray")
+    parser.add_argument("--runner", choices=("inline", "ray", "parts"), default="ray")
+    parser.add_argument("--merge-early", action="store_true", help="merge parts as soon as there are a few")
     options = parser.parse_args()
+    if options.merge_early:
+        compaction.PARTS_TOGETHER, compaction.SETTLED_S, compaction.LOOK_S = (4, 3), 0.0, 0.02
     begin_s = time.monotonic()
     outcome = simulate(options.out, options.sources, options.runner, replace(CurateSettings(), whole_process=True))
     print(f"{outcome.sources_done} sources, {outcome.summary.rows} rows, {time.monotonic() - begin_s:.1f} s")
