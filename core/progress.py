@@ -51,6 +51,8 @@ class Tally:
     looked_bytes: int = 0
     looked_at_bytes: int = 0
     rejects: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    gpus: dict[str, float] = field(default_factory=dict)
+    """of the cluster: how many there are (`there`), and how much of them workers have booked (`booked`), now"""
 
     def add(self, done: Done) -> None:
         """Count one report."""
@@ -76,6 +78,7 @@ class Tally:
         total.fetched_bytes = self.fetched_bytes + other.fetched_bytes
         total.looked_bytes = self.looked_bytes + other.looked_bytes
         total.looked_at_bytes = self.looked_at_bytes + other.looked_at_bytes
+        total.gpus = self.gpus | other.gpus
         for part in (self, other):
             for name, count in part.rows.items():
                 total.rows[name] += count

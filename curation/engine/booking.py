@@ -42,8 +42,8 @@ class Booking:
 def elastic(bookings: Mapping[str, Booking], plan: Plan, steps: list[Step]) -> dict[str, Booking]:
     """Let the workers of steps come and go with the nodes of a cluster.
 
-    Tasks book nearly a whole CPU each, so that nodes of any size are filled. Pools on GPUs take what GPUs there are,
-    others grow as far as the recipe says: each holds its models in memory, of which nobody knows how much is free.
+    Tasks book no more than nearly a whole CPU each, so that nodes of any size are filled. Pools on GPUs take what GPUs
+    there are, others grow as far as the recipe says: of the memory for their models nobody knows how much is free.
     """
     wanted = plan.recipe.workers
     most = {"analyse": wanted.analyse, "cut": wanted.cut, "finish": wanted.caption_max}
@@ -51,12 +51,12 @@ def elastic(bookings: Mapping[str, Booking], plan: Plan, steps: list[Step]) -> d
     for number, step in enumerate(steps):
         name, booking = step.spec.name, bookings[step.spec.name]
         if not step.spec.holds_models:
-            cpus = CLUSTER_CPUS - 0.01 * (number + 1)
+            cpus = min(booking.cpus, CLUSTER_CPUS - 0.01 * (number + 1))
             found[name] = replace(booking, cpus=round(cpus, 3), most=most.get(name))
         elif (limit := most.get(name, wanted.score_max)) is not None:
             found[name] = replace(booking, most=max(limit, booking.workers))
         else:
-            found[name] = booking if booking.gpus else replace(booking, most=booking.workers)
+            found[name] = replace(booking, most=None if booking.gpus else booking.workers)
     return found
 
 

@@ -32,6 +32,7 @@ from ray.exceptions import RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from core.errors import RunError, UserError  # noqa: E402
+from core.files import make_folder  # noqa: E402
 from core.packages import HOME, PACKAGES  # noqa: E402
 from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Tally  # noqa: E402
@@ -154,6 +155,7 @@ def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: Collectio
     tally = ray.remote(TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     total = _Total(tally, plan.stop_file)
     mark = shared_mark(plan)
+    make_folder(mark.parent)
     mark.touch()
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
@@ -233,7 +235,7 @@ def _graph(
     return dataset
 
 
-_TOLD = re.compile(r"^(?:models|curation)\.errors\.\w+: (.+)$", re.MULTILINE)
+_TOLD = re.compile(r"^(?:core|models|curation)\.errors\.\w+: (.+)$", re.MULTILINE)
 """an error of one line that a worker met when it loaded a model, as Ray hands it on: within a traceback"""
 
 
@@ -294,7 +296,16 @@ class _Total:
             if life != self._life:
                 self._before, self._life = self._before.plus(self._now), life
             self._now = now
-        return self._before.plus(self._now)
+        total = self._before.plus(self._now)
+        total.gpus = _gpus()
+        return total
+
+
+def _gpus() -> dict[str, float]:
+    """Return the GPUs of the cluster and how much of them is booked; nothing where there are none."""
+    if not (there := ray.cluster_resources().get("GPU", 0.0)):
+        return {}
+    return {"there": there, "booked": there - ray.available_resources().get("GPU", 0.0)}
 
 
 def _watch(total: _Total, display: Display, finished: threading.Event) -> None:
