@@ -129,7 +129,7 @@ def curate(
         follow_rules(out, recipe)
         forget_opened_folders(out, recipe)
         work = plan_work(out, recipe, captioner, flow.sources, left, retry_failed=settings.retry_failed)
-        drop_parts(out, writers, work.sources.begun())
+        drop_parts(out, writers, work.sources.started())
         if work.sources or work.clips:
             owe(out, [RUN])
         done = _process_all(flow, work) if recipe.duplicates is None else _score_then_finish(flow, work)

@@ -111,7 +111,7 @@ class PlannedSources:
 
     Attributes:
         sources: all of them.
-        segments: of the few that an earlier run began, the numbers of those segments that are done.
+        segments: of the few that an earlier run has started, the numbers of those segments that are done.
     """
 
     sources: Sources
@@ -126,8 +126,8 @@ class PlannedSources:
         for source in self.sources:
             yield source, self.segments.get((source.path, source.size_bytes, source.mtime_ns), ())
 
-    def begun(self) -> set[Key]:
-        """Return which of them an earlier run began."""
+    def started(self) -> set[Key]:
+        """Return which of them an earlier run has started."""
         paths = pa.array(sorted({path for path, _, _ in self.segments}), pa.string())
         named = self.sources.filter(pc.is_in(self.sources.table["source_path"], paths))
         return {(source.path, source.size_bytes, source.mtime_ns) for source in named}

@@ -58,14 +58,14 @@ def compacting(out: Path, writers: Sequence[Writer]) -> Iterator[None]:
 
 
 def compact(out: Path, writers: Sequence[Writer], before_s: float) -> None:
-    """Merge parts that were begun before a time, as long as there are enough of a level.
+    """Merge parts whose writing started before a time, as long as there are enough of a level.
 
     Raises:
         OutputError: the storage refuses.
     """
     for level, most in enumerate(PARTS_TOGETHER):
         files = [file for file in part_files(out) if level_of(file) == level]
-        files = list(takewhile(lambda file: _begun_s(file) < before_s, files))
+        files = list(takewhile(lambda file: _started_s(file) < before_s, files))
         while len(files) >= most:
             _merge_all(files[:most], writers, level + 1)
             files = files[most:]
@@ -77,7 +77,7 @@ def level_of(part: Path) -> int:
     return int(words[2]) if len(words) > 2 and words[2].isdigit() else 0
 
 
-def _begun_s(part: Path) -> float:
+def _started_s(part: Path) -> float:
     word = part.stem.split("-")[0]
     return int(word) / 1e9 if word.isdigit() else 0.0
 

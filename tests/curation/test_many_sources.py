@@ -41,7 +41,7 @@ def test_planned_sources_know_what_an_earlier_run_began():
     key = ("a.mp4", 10, 20)
     planned = PlannedSources(Sources.of(SOME), {key: [0, 2], ("gone.mp4", 1, 1): [0]})
     assert list(planned) == [(SOME[0], [0, 2]), (SOME[1], ()), (SOME[2], ())]
-    assert planned.begun() == {key}
+    assert planned.started() == {key}
     assert len(set(keys_of(Sources.of(SOME).table).to_pylist())) == 3
 
 
