@@ -9,13 +9,13 @@ from cli.parser import add_json
 from cli.places import inputs
 from core.errors import UserError
 from core.sanitize import printable
+from core.storage.place import called
 from core.storage.urls import is_url
 from curation.export import FILES, FORMATS, export
 from curation.export.chosen import Chosen
 from curation.export.how import ExportSettings
 from curation.folders import CLIPS, CONTROLS, PREVIEWS, RETIRED, SHARDS
 from curation.output.folder import output_lock_if_free
-from curation.output.place import place_of_output
 from curation.pipeline import need_table
 
 HELP = "write metadata for trainers"
@@ -49,7 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print_json(dataclasses.asdict(result))
         return 0
-    place = place_of_output(out)
+    place = called(out)
     for path in result.paths:
         print(f"{printable(place)}/{path.relative_to(out)}" if is_url(place) else shown(path))
     print(f"{result.rows} rows", end="")

@@ -12,10 +12,10 @@ from cli.parser import add_json
 from cli.places import local
 from cli.plugins import tables_of
 from core.errors import UserError
+from core.storage.place import called
 from core.storage.urls import is_url
 from curation.folders import CLIPS, CONTROLS, RETIRED, SHARDS
 from curation.output.folder import output_lock_if_free, recipe_file
-from curation.output.place import place_of_output
 from curation.output.table import read_table
 from curation.pipeline import need_table
 from curation.recipe import Recipe, load_recipe
@@ -78,7 +78,7 @@ def _report(parsed: argparse.Namespace, outs: Sequence[Path]) -> int:
         page = _compare_page(parsed, first[0], others[0][0])
         print(f"A  {shown(first[0])}\nB  {shown(others[0][0])}\n{side_by_side(gather(*first), gather(*others[0]))}\n")
         write_comparison(first, others[0], page, budget)
-    place = place_of_output(first[0])
+    place = called(first[0])
     is_within = is_url(place) and page.resolve().is_relative_to(first[0].resolve())
     print(f"report    {place}/{page.name}" if is_within else f"report    {shown(page)}")
     return 0
@@ -106,7 +106,7 @@ def _print_values(
     for out, recipe in (first, *others):
         summary = dataclasses.asdict(summarise(out, recipe.writers))
         outputs.append({
-            "output": place_of_output(out),
+            "output": called(out),
             "summary": summary,
             "scores": score_values(gather(out, recipe)),
         })

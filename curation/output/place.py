@@ -1,19 +1,11 @@
-"""What outputs are called: their folders, or the URLs that folders of this machine are copies of."""
+"""What an output is called where its name alone is shown."""
 
 from pathlib import Path
 
-from core.storage.place import NAME
-
-
-def place_of_output(out: Path) -> str:
-    """Return what an output is called: a URL, or the folder as it was given."""
-    try:
-        return (out / NAME).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return str(out)
+from core.storage.place import called
 
 
 def name_of_output(out: Path) -> str:
-    """Return the last part of what an output is called."""
-    place = place_of_output(out)
+    """Return the last part of what an output is called: of its URL, or of its folder."""
+    place = called(out)
     return out.resolve().name if place == str(out) else place.rstrip("/").rpartition("/")[2]
