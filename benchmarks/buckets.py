@@ -159,6 +159,19 @@ def misses(results: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     return found
 
 
+def print_table(results: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Print medians with their spread."""
+    print(
+        "\n| run | CPU ÷ folder | throughput ÷ folder | waiting ÷ CPU | first two with start | folder: CPU s, wall s |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, figures in results.items():
+        whole = f"{shown(figures['whole_cpu'])}, {shown(figures['whole_throughput'])}"
+        local = f"{spread(figures['folder_cpu_s'])[0]:.1f}, {spread(figures['folder_wall_s'])[0]:.1f}"
+        ratios = " | ".join(shown(figures[figure]) for figure in ("cpu", "throughput", "waiting"))
+        print(f"| {name} | {ratios} | {whole} | {local} |")
+
+
 def main() -> int:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,15 +208,7 @@ def main() -> int:
                         print(f"round {number + 1}, {runner}, {kind}: {told}", flush=True)
                     used = [sum(e.cpu_times()[:2]) - b for e, b in zip((server, slow_line), before, strict=True)]
                     print(f"  beside it: server {used[0]:.1f} s, line {used[1]:.1f} s of CPU", flush=True)
-    print(
-        "\n| run | CPU, bucket ÷ folder | throughput, bucket ÷ folder | waiting ÷ CPU | with start | folder: CPU s, wall s |"
-    )
-    print("|---|---|---|---|---|---|")
-    for name, figures in results.items():
-        whole = f"{shown(figures['whole_cpu'])}, {shown(figures['whole_throughput'])}"
-        local = f"{spread(figures['folder_cpu_s'])[0]:.1f}, {spread(figures['folder_wall_s'])[0]:.1f}"
-        ratios = " | ".join(shown(figures[figure]) for figure in ("cpu", "throughput", "waiting"))
-        print(f"| {name} | {ratios} | {whole} | {local} |")
+    print_table(results)
     write_results("buckets", results)
     return verdict(misses(results))
 

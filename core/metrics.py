@@ -19,6 +19,7 @@ HELP = {
     "selects_source_bytes_total": "bytes of sources fully dealt with",
     "selects_fetched_bytes_total": "bytes read from buckets and web servers",
     "selects_problems_total": "internal errors",
+    "selects_gpus": "GPUs of the cluster, and how much of them workers have booked",
     "selects_run_seconds": "since the run began",
 }
 
@@ -46,6 +47,7 @@ def metrics_text(tally: Tally, elapsed_s: float) -> str:
         "selects_footage_seconds_total": ("step", dict(tally.video_s)),
         "selects_rejected_total": ("reason", dict(tally.rejects)),
         "selects_cpu_seconds_total": ("part", dict(tally.cpu_s)),
+        "selects_gpus": ("state", dict(tally.gpus)),
     }
     plain = {
         "selects_source_bytes_total": tally.bytes_done,

@@ -54,6 +54,8 @@ class Tally:
     looked_at_bytes: int = 0
     waited_s: float = 0.0
     rejects: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    gpus: dict[str, float] = field(default_factory=dict)
+    """of the cluster: how many there are (`there`), and how much of them workers have booked (`booked`), now"""
 
     def add(self, done: Done) -> None:
         """Count one report."""
@@ -81,6 +83,7 @@ class Tally:
         total.looked_bytes = self.looked_bytes + other.looked_bytes
         total.looked_at_bytes = self.looked_at_bytes + other.looked_at_bytes
         total.waited_s = self.waited_s + other.waited_s
+        total.gpus = self.gpus | other.gpus
         for part in (self, other):
             for name, count in part.rows.items():
                 total.rows[name] += count

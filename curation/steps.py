@@ -23,17 +23,18 @@ from curation.analysis.media_calls import MediaCalls, SourceFailed, Stopped
 from curation.analysis.samples import decode_samples
 from curation.captions import caption_rows, has_no_caption, load_writer
 from curation.cut import judged_by_maps
-from curation.gpus import SCORE_GPUS, booked_gpus
+from curation.gpus import SCORE_GPUS, FillsGpus, booked_gpus, taken_gb
 from curation.judge import judge, rules_of, still_undecided
 from curation.output.folder import caption_operators
 from curation.output.table import rules_text, write_part
 from curation.recipe import Rule
-from curation.schema import blank_row, work_schema
 from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source
-from curation.work import Plan, Task, failed_row, source_of, span_of, task_from_json, task_to_json
+from curation.work import Plan, Task, failed_row, source_columns, source_of, span_of, task_from_json, task_to_json
 from media.types import SourceFacts
 
 Process = Callable[[Sequence[Row]], Iterator[Row]]
+SMALL_BYTES = 1_000_000
+"""of a source that half a second of one core's work will do"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class StepSpec:
         holds_models: whether it holds something heavy and so has workers of its own; else any worker may do it.
         at_once: batches that one worker may have under way at a time.
         gpus: that one worker books where there are any.
+        gpu_memory_gb: that one worker takes of each GPU; 0: not known, then `gpus` alone is booked.
+        fills_gpus: whether it leaves nothing of its GPUs to others, however large they are.
     """
 
     name: str
@@ -53,6 +56,8 @@ class StepSpec:
     holds_models: bool = False
     at_once: int = 1
     gpus: float = 0.0
+    gpu_memory_gb: float = 0.0
+    fills_gpus: bool = False
 
 
 class Step(Protocol):
@@ -88,20 +93,14 @@ def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
     return [*first, RecordStep(plan)] if plan.judges_apart else last
 
 
-def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) -> Row:
-    """Return the row by which a planned source enters the flow; segments already done are not done again."""
-    return blank_row(work_schema(plan.writers)) | {
-        "source_root": source.root,
-        "source_path": source.path,
-        "source_size_bytes": source.size_bytes,
-        "source_mtime_ns": source.mtime_ns,
-        "_done_segments": list(done_segments),
-    }
+def source_row(source: Source, done_segments: Sequence[int] = ()) -> Row:
+    """Return what the first step is handed of a planned source; segments already done are not done again."""
+    return source_columns(source) | ({"_done_segments": list(done_segments)} if done_segments else {})
 
 
-def unfinished_row(plan: Plan, row: Row) -> Row:
-    """Return the row by which a clip of an earlier run enters the flow."""
-    return blank_row(work_schema(plan.writers)) | row
+def unfinished_row(row: Row) -> Row:
+    """Return what the first step is handed of a clip that an earlier run left: just what is known of it."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,9 @@ class ProbeStep:
         media = MediaCalls(self.plan, self.spec.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
-            with media.reading_ahead([source_of(row) for row in rows if row["clip_id"] is None]):
-                yield from segments(rows)
+            filled = [self.plan.blank() | planned for planned in rows]
+            with media.reading_ahead([source_of(row) for row in filled if row["clip_id"] is None]):
+                yield from segments(filled)
 
         def segments(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
@@ -201,8 +201,9 @@ class ScoreStep:
     @property
     def spec(self) -> StepSpec:
         """Named by its pool; its networks share what the largest of them books."""
-        gpus = max(booked_gpus(operator, SCORE_GPUS) for operator in self.operators.values())
-        return StepSpec(self.pool, batch=8, holds_models=True, gpus=gpus)
+        booked = [booked_gpus(operator, SCORE_GPUS) for operator in self.operators.values()]
+        taken = taken_gb(operator for operator, gpus in zip(self.operators.values(), booked, strict=True) if gpus)
+        return StepSpec(self.pool, batch=8, holds_models=True, gpus=max(booked), gpu_memory_gb=taken)
 
     def start(self, report: Report) -> Process:
         """Load the operators."""
@@ -242,7 +243,11 @@ class RecordStep:
     """Writes scored rows as parts, for the whole table to be judged before anything is captioned and cut."""
 
     plan: Plan
-    spec: ClassVar[StepSpec] = StepSpec("record", batch=8)
+
+    @property
+    def spec(self) -> StepSpec:
+        """Rows are written some at a time, since each part costs."""
+        return StepSpec("record", batch=_rows_of_part(self.plan))
 
     def start(self, report: Report) -> Process:
         """Get ready to write."""
@@ -254,7 +259,7 @@ class RecordStep:
             write_with_retries(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, judged, ""))
             report(Done(self.spec.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows)))
             for row in judged:
-                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+                yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
 
@@ -269,8 +274,9 @@ class CutStep:
     @property
     def spec(self) -> StepSpec:
         """Networks that draw control maps on a GPU book a share of one, so the step has workers of its own."""
-        gpus = sum(booked_gpus(control, 0.0) for control in self.plan.recipe.controls.values())
-        return StepSpec("cut", holds_models=gpus > 0, gpus=min(1.0, gpus))
+        drawing = [control for control in self.plan.recipe.controls.values() if booked_gpus(control, 0.0)]
+        gpus = min(1.0, sum(booked_gpus(control, 0.0) for control in drawing))
+        return StepSpec("cut", holds_models=gpus > 0, gpus=gpus, gpu_memory_gb=taken_gb(drawing))
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -280,7 +286,7 @@ class CutStep:
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
-                row = judge(row | {"_samples": None}, rules)
+                row = judge(self.plan.blank() | row | {"_samples": None}, rules)
                 if row["status"] == "accepted" and self._needs_reading(row):
                     try:
                         task = task_from_json(row["_task"]) if row["_task"] else media.task_of(row)
@@ -319,12 +325,19 @@ class FinishStep:
         and as many again, which wait in the worker for slots that become free.
         """
         batch, slots, alignment = 8, self.captioner.slots, self.plan.recipe.alignment
+        captioner_gpus = booked_gpus(self.captioner, 1.0)
+        alignment_gpus = 0.0 if alignment is None else booked_gpus(alignment, SCORE_GPUS)
+        holders = [*([self.captioner] if captioner_gpus else []), *([alignment] if alignment_gpus else [])]
+        if self.captioner.pool is None and alignment is None and slots == 1:
+            batch = _rows_of_part(self.plan)
         return StepSpec(
             "finish",
             batch,
             holds_models=self.captioner.pool is not None or alignment is not None,
             at_once=2 * slots // batch + 2 if slots > 1 else 1,
-            gpus=booked_gpus(self.captioner, 1.0) or (0.0 if alignment is None else booked_gpus(alignment, SCORE_GPUS)),
+            gpus=captioner_gpus or alignment_gpus,
+            gpu_memory_gb=taken_gb(holders),
+            fills_gpus=captioner_gpus > 0 and isinstance(self.captioner, FillsGpus),
         )
 
     def start(self, report: Report) -> Process:
@@ -347,13 +360,23 @@ class FinishStep:
             rejects = Counter(row["reasons"][0] for row in finished if row["status"] == "rejected" and row["reasons"])
             report(Done(self.spec.name, len(rows), footage_s, cpu_s=clock.take(), rejects=dict(rejects)))
             for row in finished:
-                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+                yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
 
 
+def _rows_of_part(plan: Plan) -> int:
+    """Return how many rows are written at a time: a kill costs what was done for those that wait."""
+    return 64 if plan.shares_blocks else 8
+
+
 def needs_a_worker(plan: Plan, row: Row) -> bool:
-    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut."""
+    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut.
+
+    Of many sources the small ones are soon done: handing each on by itself would cost as much as the work.
+    """
+    if plan.shares_blocks and (row["source_size_bytes"] or 0) <= SMALL_BYTES:
+        return False
     if row["clip_id"] is None:
         return True
     is_open = row["source_path"] is not None and row["status"] in (None, "accepted")

@@ -9,8 +9,10 @@ names the holder's token, and takes over at once.
 """
 
 import json
+import math
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -19,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from core.errors import UserError
+from core.sanitize import printable
 from core.storage.store import Entry, Lease, LostError, MissingError, StoreError
 
 BEAT_S = 5.0
@@ -125,13 +128,19 @@ class _Holder:
             UserError: its version changed.
         """
         seen, held = self._look()
-        until = time.monotonic() + self._silence_s
+        begin = time.monotonic()
+        until, tells_s = begin + self._silence_s, begin + 1.2 * self._beat_s  # by then who lives has renewed it
         while seen is not None and time.monotonic() < until and not self._is_own(held):
             time.sleep(min(self._beat_s, self._silence_s) / 4)
             now, held = self._look()
             if now is not None and now != seen:
                 raise UserError(f"{self._store.url} is in use by {told(held)}; wait for it to end, or stop it")
             seen = now
+            if seen is not None and time.monotonic() > tells_s:
+                silent_s, tells_s = time.monotonic() - begin, math.inf
+                left = f"waiting up to {self._silence_s - silent_s:.0f} s"
+                words = f"{left}: {told(held)} held {self._store.url} and has been silent for {silent_s:.0f} s"
+                print(printable(words), file=sys.stderr, flush=True)
         return seen
 
     def _is_own(self, held: Mapping[str, Any]) -> bool:
@@ -159,8 +168,8 @@ class _Holder:
         if is_replaced or self._store.put_if_unchanged(self._key, self.content(), NO_VERSION):
             self._store.delete(self._key)
             raise StoreError(
-                f"{self._store.url}: this storage does not keep conditions on writes (If-None-Match, If-Match), so "
-                "that two runs could overwrite each other; use one that keeps conditions"
+                f"{self._store.url}: this storage ignores conditions on writes (If-None-Match, If-Match), so that two runs "
+                "could overwrite each other; use one that keeps to them"
             )
 
     def _renew(self) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,16 @@ from ray.exceptions import RayError, RayTaskError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from core.errors import RunError, UserError  # noqa: E402
+from core.files import make_folder  # noqa: E402
 from core.packages import HOME, PACKAGES  # noqa: E402
 from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Tally  # noqa: E402
-from curation.engine.blocks import blocks_of  # noqa: E402
+from curation.engine.blocks import BLOCK_ROWS, SHARED_ROWS, blocks_of  # noqa: E402
 from curation.engine.booking import Booking, book_workers, elastic  # noqa: E402
-from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
+from curation.engine.capacity import away_from  # noqa: E402
+from curation.engine.connecting import expect_answer, not_joined, quiet_stderr  # noqa: E402
+from curation.engine.node_look import RunNeeds  # noqa: E402
+from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.engine.ray_worker import Job, TallyActor, Worker, do_step, packed  # noqa: E402
 from curation.output.deliveries import Handoff, shared_mark  # noqa: E402
 from curation.steps import Step  # noqa: E402
@@ -96,10 +100,7 @@ def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[st
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise
-        words = str(error).splitlines()[0]
-        raise UserError(
-            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
-        ) from None
+        raise not_joined(address, error) from None
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,23 @@ class RayRunner:
     Attributes:
         address: the cluster's; null: within this process.
         handoff: of an output in a bucket, where nodes that do not see the folder here leave what they make.
+        needs: what each node of a cluster must have and reach.
     """
 
     address: str | None = None
     handoff: Handoff | None = None
+    needs: RunNeeds = RunNeeds()
 
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Start or join Ray, and see that the steps fit."""
         if not ray.is_initialized():
             print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address, plugins=_plugins_of(plan, steps))
+        if self.address and (plan.judges_apart or plan.recipe.duplicates is None):  # the first pass
+            expect_fit_nodes(Path(plan.out), self.needs)
         self.book(plan, steps)
 
-    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Run the steps as one graph."""
         return _run_graph(self, plan, steps, rows, display)
 
@@ -131,8 +136,7 @@ class RayRunner:
         Raises:
             UserError: they do not fit.
         """
-        there = ray.cluster_resources()
-        bookings = book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        bookings = book_workers(plan, steps, capacities())
         return elastic(bookings, plan, steps) if self.address else bookings
 
 
@@ -143,7 +147,7 @@ def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
     return folders_to_ship(type(part).__module__ for part in used)
 
 
-def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
     """Run the steps as one streaming graph; Ray must have been started.
 
     Raises:
@@ -154,6 +158,7 @@ def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: list[Row]
     tally = ray.remote(TallyActor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     total = _Total(tally, plan.stop_file)
     mark = shared_mark(plan)
+    make_folder(mark.parent)
     mark.touch()
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
@@ -184,6 +189,7 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # blocks stay as they are given: segments of one film spread over the workers
     context._max_num_blocks_in_streaming_gen_buffer = BLOCKS_HANDED_OVER
+    context.memory_usage_poll_interval_s = None
     context.op_resource_reservation_enabled = False  # shares kept for steps without work leave cores idle
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
     context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.spec.name].workers) for step in steps])
@@ -192,17 +198,29 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 def _rows_ahead(step: Step, workers: int) -> int:
     """Return how many rows may wait for a step, so that its workers find their next batches there."""
-    return max(8, (step.spec.at_once + 1) * (step.spec.batch or 1) * workers)
+    return max(8, (step.spec.at_once + 1) * (_batch(step) or 1) * workers)
 
 
-def _graph(plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], job: Job) -> ray.data.Dataset:
+def _batch(step: Step) -> int | None:
+    """Return how many values Ray hands a worker at a time: each is a row, or where rows share blocks many of them.
+
+    None: all of a block.
+    """
+    return 1 if step.plan.shares_blocks else step.spec.batch
+
+
+def _graph(
+    plan: Plan, steps: list[Step], rows: Collection[Row], bookings: dict[str, Booking], job: Job
+) -> ray.data.Dataset:
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     deaths = plan.recipe.limits.worker_deaths
-    dataset = ray.data.from_arrow([packed(block) for block in blocks_of(rows, bookings[steps[0].spec.name].workers)])
+    most = SHARED_ROWS if plan.shares_blocks else BLOCK_ROWS
+    planned = blocks_of(rows, bookings[steps[0].spec.name].workers, most)
+    dataset = ray.data.from_blocks([packed([block]) for block in planned])
     for step in steps:
         booking = bookings[step.spec.name]
-        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
+        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": _batch(step), "batch_format": "pyarrow"}
         with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
             if step.spec.holds_models:
@@ -213,6 +231,7 @@ def _graph(plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, B
                     max_concurrent_calls_per_actor=step.spec.at_once,
                 )
                 usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
+                usual |= away_from(booking.avoids)
                 dataset = dataset.map_batches(Worker, fn_constructor_args=(step, job), **usual)
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.most)
@@ -223,7 +242,7 @@ def _graph(plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, B
     return dataset
 
 
-_TOLD = re.compile(r"^(?:models|curation)\.errors\.\w+: (.+)$", re.MULTILINE)
+_TOLD = re.compile(r"^(?:core|models|curation)\.errors\.\w+: (.+)$", re.MULTILINE)
 """an error of one line that a worker met when it loaded a model, as Ray hands it on: within a traceback"""
 
 
@@ -284,7 +303,16 @@ class _Total:
             if life != self._life:
                 self._before, self._life = self._before.plus(self._now), life
             self._now = now
-        return self._before.plus(self._now)
+        total = self._before.plus(self._now)
+        total.gpus = _gpus()
+        return total
+
+
+def _gpus() -> dict[str, float]:
+    """Return the GPUs of the cluster and how much of them is booked; nothing where there are none."""
+    if not (there := ray.cluster_resources().get("GPU", 0.0)):
+        return {}
+    return {"there": there, "booked": there - ray.available_resources().get("GPU", 0.0)}
 
 
 def _watch(total: _Total, display: Display, finished: threading.Event) -> None:

@@ -1,7 +1,7 @@
 """Two ways to run the same steps: a plain loop, and one streaming Ray Data graph (in `ray_runner`)."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class Runner(Protocol):
         """Get ready, before anything is written; raises UserError when the run cannot fit the machine."""
         ...
 
-    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Do the steps on the rows."""
         ...
 
@@ -33,12 +33,12 @@ class InlineRunner:
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Fit any machine."""
 
-    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Chain the steps as generators."""
         return run_inline(steps, rows, display)
 
 
-def run_inline(steps: list[Step], rows: list[Row], display: Display) -> Tally:
+def run_inline(steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
     """Chain the steps as generators over the rows."""
     tally = Tally()
 

@@ -41,7 +41,9 @@ def test_a_tally_is_told_in_full() -> None:
     tally = Tally()
     tally.add(Done("analyse", 3, 12.5, share=1000, cpu_s={"decode": 2.0}, fetched_bytes=700))
     tally.add(Done("finish", 2, 9.0, rejects={"motion:low": 1, 'odd "name"\\\n': 2}, problems=("a bug",)))
+    tally.gpus = {"there": 2.0, "booked": 1.25}
     values = read(metrics_text(tally, 4.0))
+    assert values["selects_gpus", "booked"] == 1.25
     assert values["selects_rows_total", "analyse"] == 3
     assert values["selects_footage_seconds_total", "finish"] == 9.0
     assert values["selects_rejected_total", "motion:low"] == 1
@@ -53,6 +55,7 @@ def test_a_tally_is_told_in_full() -> None:
     assert values["selects_run_seconds", ""] == 4.0
     doubled = read(metrics_text(tally.plus(tally), 4.0))
     assert doubled["selects_rejected_total", "motion:low"] == 2
+    assert doubled["selects_gpus", "there"] == 2.0, "what is booked now is no sum over lives of the actor that counts"
 
 
 def test_it_is_served_on_loopback_while_the_block_runs() -> None:

@@ -1,7 +1,8 @@
-"""A run into a bucket on nodes that share nothing but the bucket; one joins in the middle, another one dies."""
+"""A run into a bucket on nodes that share nothing but it: one joins in the middle, one dies, requests fail."""
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from runs import assert_same_output, curate
 from core.storage.object_store import open_object_store
 from curation.output.bucket import pull
 from curation.output.commits import COMMITS, WORK, last_commit, leftovers
+
+FAULTS: tuple[Fault, ...] = ("500", "503", "reset", "truncate", "lost")
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -102,12 +105,12 @@ def test_nodes_that_share_nothing_but_a_bucket_make_the_same_output(
     recipe.write_text("shots: {min_s: 1.0, max_s: 3.0}\noperators: {facts: , brightness: }\n")
     upload(footage, f"{bucket_url}/raw")
     curate(f"{bucket_url}/raw", "--config", recipe, out=tmp_path / "local")
-    disturbed = tmp_path / "stage" / "all-is-done"
+    chance, disturbed = random.Random(22), tmp_path / "stage" / "all-is-done"
 
     def wait_until_disturbed(number: int, method: str, path: str) -> Fault:
         while method == "GET" and re.search(r"/raw/[12]\d\.mp4", path) and not disturbed.exists():
             time.sleep(0.05)
-        return ""
+        return chance.choice(FAULTS) if chance.random() < 0.05 else ""
 
     with faulty_proxy(s3_address, wait_until_disturbed) as (address, _):
         point_at(address, monkeypatch, tmp_path)

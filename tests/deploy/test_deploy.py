@@ -132,19 +132,19 @@ def test_the_manifest_has_the_fields_of_a_rayjob_and_no_others() -> None:
             jsonschema.validate(broken, RAYJOB)
 
 
-def test_pods_mount_what_they_name_and_the_output_is_everywhere() -> None:
+def test_pods_mount_what_they_name_and_share_nothing_but_the_bucket() -> None:
     job = manifest()
     out = re.search(r"--output (\S+)", job["spec"]["entrypoint"])
-    assert out is not None
+    assert out is not None and out[1].startswith("s3://")
     for pod in pods(job):
         volumes = {volume["name"] for volume in pod["volumes"]}
         (container,) = pod["containers"]
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts.keys() == volumes
-        assert out[1].startswith(mounts["output"])
         assert container["resources"]["requests"] == container["resources"]["limits"]
         staged = {variable["name"]: variable["value"] for variable in container.get("env", [])}
-        assert not staged or staged["SELECTS_STAGE"] == mounts["stage"]
+        assert staged["SELECTS_STAGE"] == mounts["stage"]
+        assert all("emptyDir" in volume for volume in pod["volumes"])
     cluster = job["spec"]["rayClusterSpec"]
     assert cluster["rayVersion"] == PINS["ray"]
     assert cluster["enableInTreeAutoscaling"]

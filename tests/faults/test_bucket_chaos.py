@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -39,11 +40,12 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 
 class Disturbed:
-    """The proxy's mood: some requests break, and at a number of requests the run is killed."""
+    """The proxy's mood: some requests break, and at a number of requests the run is killed, or one of its workers."""
 
-    def __init__(self, chance: random.Random):
-        self.chance, self.left, self.done = chance, 0, Counter[str]()
+    def __init__(self, chance: random.Random, kills: Counter[str]):
+        self.chance, self.left, self.done, self.kills = chance, 0, Counter[str](), kills
         self.process: subprocess.Popen[bytes] | None = None
+        self.lock = threading.Lock()
 
     def start(self, words: list[str], log: Path, kill_after: int) -> int:
         """Run the program; return its exit code. It is killed after so many requests, unless they are none."""
@@ -56,12 +58,21 @@ class Disturbed:
 
     def fault_of(self, number: int, method: str, path: str) -> Fault:
         """Say what is done to a request."""
-        self.done[method] += 1
-        if self.left > 0:
+        with self.lock:
+            self.done[method] += 1
             self.left -= 1
-            if not self.left and self.process is not None and self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-        return self.chance.choice(FAULTS) if self.chance.random() < FAULTY else ""
+            if self.left == 0 and self.process is not None and self.process.poll() is None:
+                self.kill(self.process)
+            return self.chance.choice(FAULTS) if self.chance.random() < FAULTY else ""
+
+    def kill(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kill a worker of Ray or a media process where there is any, else or as often the whole run."""
+        workers = workers_of(process.pid)
+        if workers and self.chance.random() < 0.5:
+            self.chance.choice(workers).kill()
+            self.kills["worker"] += 1
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_kills_and_a_broken_network_change_nothing(
@@ -102,7 +113,7 @@ def one_output(
     """Curate into a bucket until it is done, with kills on the way; now and then all that this machine has is lost."""
     address, patch = server
     log = folder / "log.txt"
-    disturbed = Disturbed(chance)
+    disturbed = Disturbed(chance, kills)
     with faulty_proxy(address, disturbed.fault_of) as (proxy, traffic):
         code = None
         while code != 0:
@@ -120,6 +131,24 @@ def one_output(
                 if is_lost:
                     shutil.rmtree(place_for(url))
     print(f"{traffic.requests.total()} requests, {dict(traffic.faults)}")
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Return the processes of a run that may die without an end of it."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+        return [child for child in children if is_worker(child)]
+    except psutil.Error:
+        return []
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    is_ray = bool(words) and words[0].startswith("ray::") and "Agent" not in words[0]  # agents are Ray's own
+    return is_ray or "curation.analysis.tasks" in words
 
 
 def expect_no_media_processes(folder: Path) -> None:

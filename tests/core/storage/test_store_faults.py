@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -110,6 +111,20 @@ def test_a_profile_is_used_where_the_environment_holds_no_keys(
     with pytest.raises(StoreError, match="nobody: no such profile"):
         store_of_nobody = ObjectStore(store.place)
         store_of_nobody.read("x")
+
+
+def test_who_waits_for_a_dead_holder_says_so_once(bucket_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_object_store(bucket_url)
+    store.put("lock", b'{"owner": "process 7 on \\u001b[1mfar", "token": "x", "held_s": 12}')
+    with object_lease(store, "lock", 0.1, 0.6):
+        (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        rf"waiting up to \d s: process 7 on .*far \(for 12 s\) held {bucket_url} and has been silent for 0 s", line
+    )
+    assert "\x1b" not in line
+    with object_lease(store, "lock", 0.1, 0.6):  # which is free
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_a_dead_holder_loses_its_lease_and_a_silent_one_knows_it(bucket_url: str) -> None:
