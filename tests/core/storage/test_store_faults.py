@@ -130,16 +130,19 @@ def test_who_waits_for_a_dead_holder_says_so_once(bucket_url: str, capsys: pytes
 def test_a_dead_holder_loses_its_lease_and_a_silent_one_knows_it(bucket_url: str) -> None:
     store = open_object_store(bucket_url)
     store.put("lock", json.dumps({"owner": "the dead", "token": "0"}).encode())
-    with object_lease(store, "lock", 0.1, 0.5) as lease:
+    with object_lease(store, "lock", 0.1, 2.0) as lease:
         lease.check()
-        with pytest.raises(UserError, match="in use"), object_lease(store, "lock", 0.1, 2.0):
+        with pytest.raises(UserError, match="in use"), object_lease(store, "lock", 0.1, 60.0):
             pass
         store.put("lock", json.dumps({"owner": "a thief", "token": "1"}).encode())
-        until = time.monotonic() + 60
-        with pytest.raises(StoreError, match="lost"):
-            while time.monotonic() < until:
+        until, told = time.monotonic() + 60, ""
+        while "lost" not in told and time.monotonic() < until:
+            time.sleep(0.02)
+            try:
                 lease.check()
-                time.sleep(0.02)
+            except StoreError as error:  # on a busy machine it may be late first, which is not lost
+                told = str(error)
+        assert "lost" in told
     assert b"a thief" in store.read("lock")
 
 
