@@ -194,7 +194,7 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 
 def _rows_ahead(step: Step, workers: int) -> int:
-    """Return how many rows, or blocks of many, may wait for a step, so that its workers find their next batches there."""
+    """Return how many rows or blocks of them may wait for a step, so that its workers find their next batches there."""
     wanted = (step.spec.at_once + 1) * _batch(step) * workers
     return wanted if step.plan.shares_blocks else max(8, wanted)
 
