@@ -44,7 +44,7 @@ from curation.engine.node_look import RunNeeds  # noqa: E402
 from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.engine.ray_worker import Job, TallyActor, Worker, do_step, packed  # noqa: E402
 from curation.output.deliveries import Handoff, shared_mark  # noqa: E402
-from curation.steps import Step  # noqa: E402
+from curation.step_spec import Step  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
