@@ -40,7 +40,7 @@ from curation.analysis.samples import encode_samples
 from curation.engine.ray_runner import RayRunner, start_ray
 from curation.output.table import parts_folder
 from curation.recipe import resolve
-from curation.steps import FinishStep, unfinished_row
+from curation.steps import FinishStep
 from curation.types import Captioner, Frames, Row
 from curation.work import Plan
 
@@ -65,10 +65,7 @@ def waiting_rows(plan: Plan, count: int, frames: int, short_side_px: int) -> lis
         pixels = np.clip(np.stack(soft) + grain, 0, 255).astype(np.uint8)
         packed.append(encode_samples({"caption": Frames(pixels, np.arange(frames) / 4)}))
     facts = {"status": "accepted", "reasons": [], "type": "video", "duration_s": 5.0, "source_path": "drawn.mp4"}
-    return [
-        unfinished_row(plan, facts | {"clip_id": f"{i:032x}", "_samples": packed[i % len(packed)]})
-        for i in range(count)
-    ]
+    return [plan.blank() | facts | {"clip_id": f"{i:032x}", "_samples": packed[i % len(packed)]} for i in range(count)]
 
 
 def caption_all(captioner: Captioner, rows: int, frames: int, short_side_px: int) -> None:

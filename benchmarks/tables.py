@@ -37,15 +37,17 @@ from cli.common import TABLES
 from configs import CONFIGS
 from curation.analysis.previews import preview_path
 from curation.export import export
+from curation.inputs.many import Sources
 from curation.judge import judge_table, rules_of
-from curation.output.folder import plan_work, write_recipe
+from curation.output.folder import known_sources, write_recipe
+from curation.output.folding import Unfinished
+from curation.output.planning import plan_work
 from curation.output.stash import move_files
-from curation.output.table import Unfinished, read_table, rules_text, write_table
+from curation.output.table import read_table, rules_text, write_table
 from curation.pipeline import select
 from curation.recipe import Recipe, load_recipe
 from curation.report.write import write_report
 from curation.schema import table_schema
-from curation.types import Source
 
 ROWS = (10_000, 100_000, 1_000_000)
 ROUNDS = 5
@@ -125,7 +127,7 @@ def made_up(recipe: Recipe, count: int) -> pa.Table:
     return table
 
 
-def write_output(out: Path, recipe: Recipe, count: int) -> list[Source]:
+def write_output(out: Path, recipe: Recipe, count: int) -> Sources:
     """Write an output of so many rows, with an empty file for every accepted clip; return its sources."""
     out.mkdir()
     (out / "train").mkdir()
@@ -134,9 +136,7 @@ def write_output(out: Path, recipe: Recipe, count: int) -> list[Source]:
     write_table(out, table, rules_text(rules_of(recipe)))
     for path in pc.drop_null(table["clip_path"]).to_pylist():
         (out / path).touch()
-    columns = ["source_root", "source_path", "source_size_bytes", "source_mtime_ns"]
-    named = table.group_by(columns).aggregate([]).select(columns)
-    return [Source(*values) for values in zip(*(named[name].to_pylist() for name in columns), strict=True)]
+    return known_sources(out, recipe)
 
 
 def put_previews(out: Path, ids: list[str]) -> None:
@@ -190,7 +190,7 @@ def cost_of(action: Callable[[], object]) -> Cost:
     return Cost(time.perf_counter() - begin_s, time.process_time() - begin_cpu_s)
 
 
-def prepare(out: Path, count: int, *, has_previews: bool) -> tuple[list[Source], float]:
+def prepare(out: Path, count: int, *, has_previews: bool) -> tuple[Sources, float]:
     """Make up an output; return its sources, and how many GB its table has in memory."""
     recipe, _ = load_recipe(CONFIGS / "default.yaml", [], TABLES)
     sources = write_output(out, recipe, count)
@@ -200,7 +200,7 @@ def prepare(out: Path, count: int, *, has_previews: bool) -> tuple[list[Source],
     return sources, table.nbytes / 1e9
 
 
-def measure(out: Path, count: int, sources: list[Source], table_gb: float, rounds: int) -> Size:
+def measure(out: Path, count: int, sources: Sources, table_gb: float, rounds: int) -> Size:
     """Measure every command on an output of so many rows."""
     recipe, captioner = load_recipe(CONFIGS / "default.yaml", [], TABLES)
     stricter, _ = load_recipe(CONFIGS / "default.yaml", [STRICTER], TABLES)

@@ -16,6 +16,7 @@ from core import plugins
 from core.errors import UserError
 from core.plugins import PluginTable
 from core.sanitize import printable, printable_lines, without_secrets
+from core.storage.place import called
 from curation.engine.node_look import RunNeeds
 from curation.engine.runners import InlineRunner, Runner
 from curation.export import INTERNAL_NAME
@@ -145,5 +146,5 @@ def print_json(values: Mapping[str, Any]) -> None:
 
 
 def shown(path: Path) -> str:
-    """Return a path as a terminal may show it."""
-    return printable(str(path))
+    """Return what a path is called, as a terminal may show it: a URL where it is of a copy."""
+    return printable(called(path))

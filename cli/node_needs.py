@@ -28,7 +28,7 @@ from models.weights.wheels import is_installed
 from operators.needs import NeedsWeights, wheels_of
 
 
-def node_needs(recipe: Recipe, captioner: Captioner, sources: list[Source], bucket: str | None = None) -> RunNeeds:
+def node_needs(recipe: Recipe, captioner: Captioner, sources: Sequence[Source], bucket: str | None = None) -> RunNeeds:
     """Return what every node must have and reach.
 
     Args:

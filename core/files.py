@@ -171,6 +171,25 @@ def atomic_write(path: Path, content: bytes | str, *, to_disk: bool = True) -> N
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def linked(path: Path, link: Path) -> Path:
+    """Return another name of a file that never changes, under which it is there when the first name is gone.
+
+    Where the file system gives no second names it is the first one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        os.link(path, link)
+    except FileExistsError:
+        return link
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return path
+    return link
+
+
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `final` when the block ends well (see `swap_folder`).

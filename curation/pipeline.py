@@ -5,7 +5,7 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 
 from core.cpu_time import DAEMONS, ENGINE, START, daemons_s, unclaimed
 from core.errors import RunError, UserError
@@ -24,32 +25,37 @@ from core.sanitize import printable, without_secrets
 from core.signals import stoppable
 from curation.engine.runners import Runner
 from curation.export.refresh import refresh_exports
+from curation.inputs.many import NO_SOURCES, PlannedSources, Sources
 from curation.inputs.passed import PassedOver
+from curation.output.compaction import compacting
 from curation.output.folder import (
-    Work,
     apply_rules,
     commit_verdicts,
     follow_rules,
     forget_opened_folders,
     judged,
     output_lock,
-    plan_work,
     prepare_folder,
     write_recipe,
 )
+from curation.output.folding import Unfinished, drop_parts, fold
 from curation.output.owed import REPORT, RUN, owe, owed, settle
+from curation.output.planning import NO_IDS, UnfinishedClips, Work, plan_work
 from curation.output.stash import restored, sync_clip_files
-from curation.output.table import Unfinished, drop_parts, fold, read_table, reusing_memory
+from curation.output.table import read_table, reusing_memory
 from curation.plugins import packages_of
 from curation.recipe import Recipe, recipe_values
 from curation.report.gather import gather
 from curation.report.summary import Summary, summarise, summarise_table
 from curation.report.write import is_stale, pack_output, write_packed, write_report
-from curation.steps import Step, source_row, steps_of, unfinished_row
+from curation.step_spec import Step
+from curation.steps import source_row, steps_of, unfinished_row
 from curation.types import Captioner, Row, Source
 from curation.work import Plan
 
 RUN_NAME = "run.json"
+MANY_ROWS = 1000
+"""from which on small sources share blocks: every worker has enough to do all the same"""
 PACKAGES = ("ray", "av", "scenedetect-headless", "opencv-python-headless", "rapidocr", "numpy", "pyarrow")
 
 
@@ -86,7 +92,7 @@ class CurateSettings:
 
 
 def curate(
-    sources: list[Source],
+    sources: Sequence[Source],
     out: Path,
     recipe: Recipe,
     captioner: Captioner,
@@ -112,7 +118,7 @@ def curate(
         unclaimed()  # what this process did before is none of the run's
     writers = recipe.writers
     plan = Plan(recipe, str(out.resolve()), uuid.uuid4().hex)
-    flow = _Flow(plan, captioner, runner, sources, settings.watch)
+    flow = _Flow(plan, captioner, runner, Sources.of(sources), settings.watch)
     for each in flow.passes:
         runner.prepare(each, steps_of(each, captioner))
     spent.spend(unclaimed(START))
@@ -124,8 +130,8 @@ def curate(
         left = fold(out, writers)
         follow_rules(out, recipe)
         forget_opened_folders(out, recipe)
-        work = plan_work(out, recipe, captioner, sources, left, retry_failed=settings.retry_failed)
-        drop_parts(out, writers, {(s.path, s.size_bytes, s.mtime_ns) for s, _ in work.sources})
+        work = plan_work(out, recipe, captioner, flow.sources, left, retry_failed=settings.retry_failed)
+        drop_parts(out, writers, work.sources.started())
         if work.sources or work.clips:
             owe(out, [RUN])
         done = _process_all(flow, work) if recipe.duplicates is None else _score_then_finish(flow, work)
@@ -137,7 +143,7 @@ def curate(
         spent.spend(unclaimed(ENGINE) | {DAEMONS: daemons_s() - before_s})
         outcome = Outcome(
             summary, done.tally.plus(spent), wall_s, len(work.sources), done.clips_finished, done.is_complete,
-            sum(source.size_bytes for source, _ in work.sources if source.is_remote),
+            work.sources.sources.remote_bytes,
         )  # fmt: skip
         is_news = bool(done.tally.rows) or RUN in owed(out) or not (out / RUN_NAME).exists()
         if is_news:
@@ -155,7 +161,7 @@ class _Flow:
     plan: Plan
     captioner: Captioner
     runner: Runner
-    sources: list[Source]
+    sources: Sources
     watch: Callable[[Tally], None] | None = None
 
     @property
@@ -181,7 +187,7 @@ class _Done:
 def _process_all(flow: _Flow, work: Work) -> _Done:
     """Take sources and unfinished clips through all steps, one pass."""
     rows = _rows_of(flow.plan, work)
-    if not rows:
+    if not len(rows):
         return _Done()
     tally, is_complete = _pass(flow.plan, flow, rows, work)
     return _Done(tally, is_complete, len(work.clips))
@@ -194,17 +200,18 @@ def _score_then_finish(flow: _Flow, work: Work) -> _Done:
     """
     out, recipe = Path(flow.plan.out), flow.plan.recipe
     done = _Done()
-    if rows := _rows_of(flow.scoring, work):
+    if len(rows := _rows_of(flow.scoring, work)):
         done = _Done(*_pass(flow.scoring, flow, rows, work))
-    tried: set[str] = set()
+    tried = NO_IDS
     while done.is_complete:
         work = _accepted_work(flow)
-        rows = [row for row in _rows_of(flow.plan, work) if row["clip_id"] not in tried]
-        if not rows:
+        rows = _rows_of(flow.plan, work)
+        rows = replace(rows, clips=rows.clips.without(tried))
+        if not len(rows):
             break
         tally, is_complete = _pass(flow.plan, flow, rows, work)
         done = _Done(done.tally.plus(tally), is_complete, done.clips_finished + len(work.clips))
-        tried |= {row["clip_id"] for row in rows}
+        tried = pa.chunked_array([*tried.chunks, *rows.clips.ids.chunks], pa.string())
         apply_rules(out, recipe)
     return done
 
@@ -212,24 +219,43 @@ def _score_then_finish(flow: _Flow, work: Work) -> _Done:
 def _accepted_work(flow: _Flow) -> Work:
     """Find what clips of a judged table still need; their sources were analysed before."""
     out, recipe = Path(flow.plan.out), flow.plan.recipe
-    return replace(plan_work(out, recipe, flow.captioner, flow.sources, Unfinished({}), retry_failed=False), sources=[])
+    work = plan_work(out, recipe, flow.captioner, flow.sources, Unfinished({}), retry_failed=False)
+    return replace(work, sources=NO_SOURCES)
 
 
-def _rows_of(plan: Plan, work: Work) -> list[Row]:
-    """Return the rows that enter the flow: unfinished clips and planned sources."""
+@dataclass(frozen=True, eq=False)
+class _Rows(Collection[Row]):
+    """The rows that enter the flow, unfinished clips and planned sources; each is made when it is asked for."""
+
+    clips: UnfinishedClips
+    sources: PlannedSources
+
+    def __len__(self) -> int:
+        return len(self.clips) + len(self.sources)
+
+    def __iter__(self) -> Iterator[Row]:
+        yield from map(unfinished_row, self.clips)
+        for source, done in self.sources:
+            yield source_row(source, done)
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == each for each in self)
+
+
+def _rows_of(plan: Plan, work: Work) -> _Rows:
+    """Return the rows that enter the flow."""
     clips = work.clips
     if plan.recipe.duplicates is not None:  # scores first, then captions and files of what is accepted
-        clips = [row for row in clips if (row["status"] == "accepted") != plan.judges_apart]
-    rows = [unfinished_row(plan, row) for row in clips]
-    return rows + [source_row(plan, source, done) for source, done in work.sources]
+        clips = replace(clips, accepted=NO_IDS) if plan.judges_apart else replace(clips, rejected=NO_IDS)
+    return _Rows(clips, work.sources)
 
 
-def _pass(plan: Plan, flow: _Flow, rows: list[Row], work: Work) -> tuple[Tally, bool]:
+def _pass(plan: Plan, flow: _Flow, rows: _Rows, work: Work) -> tuple[Tally, bool]:
     """Run the steps over rows and fold what they leave; return what was done, and whether all of it was."""
     out, recipe = Path(plan.out), plan.recipe
+    plan = replace(plan, shares_blocks=len(rows) >= MANY_ROWS)
     steps = steps_of(plan, flow.captioner)
-    size_bytes = sum(source.size_bytes for source, _ in work.sources)
-    display = Display([step.spec.name for step in steps], size_bytes, watch=flow.watch)
+    display = Display([step.spec.name for step in steps], work.sources.sources.size_bytes, watch=flow.watch)
     try:
         tally, is_complete = _run(flow.runner, plan, steps, rows, display)
     except RunError:
@@ -241,9 +267,9 @@ def _pass(plan: Plan, flow: _Flow, rows: list[Row], work: Work) -> tuple[Tally, 
     return tally, is_complete
 
 
-def _run(runner: Runner, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> tuple[Tally, bool]:
+def _run(runner: Runner, plan: Plan, steps: list[Step], rows: _Rows, display: Display) -> tuple[Tally, bool]:
     """Run the steps until they are done or somebody asks to stop; what broke the run leaves the parts for later."""
-    with stoppable(plan.stop_file) as stop:
+    with stoppable(plan.stop_file) as stop, compacting(Path(plan.out), plan.writers):
         try:
             tally = runner.run(plan, steps, rows, display)
         except KeyboardInterrupt:

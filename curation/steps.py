@@ -7,12 +7,12 @@ A row enters as a planned source, or as a clip that an earlier run left unfinish
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from core.cpu_time import StepClock
 from core.errors import MediaError
@@ -28,53 +28,13 @@ from curation.judge import judge, rules_of, still_undecided
 from curation.output.folder import caption_operators
 from curation.output.table import rules_text, write_part
 from curation.recipe import Rule
-from curation.schema import blank_row, work_schema
+from curation.step_spec import Process, Step, StepSpec
 from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source
-from curation.work import Plan, Task, failed_row, source_of, span_of, task_from_json, task_to_json
+from curation.work import Plan, Task, failed_row, source_columns, source_of, span_of, task_from_json, task_to_json
 from media.types import SourceFacts
 
-Process = Callable[[Sequence[Row]], Iterator[Row]]
-
-
-@dataclass(frozen=True)
-class StepSpec:
-    """What a runner knows of a step.
-
-    Attributes:
-        name: what progress calls it.
-        batch: rows it takes at a time.
-        holds_models: whether it holds something heavy and so has workers of its own; else any worker may do it.
-        at_once: batches that one worker may have under way at a time.
-        gpus: that one worker books where there are any.
-        gpu_memory_gb: that one worker takes of each GPU; 0: not known, then `gpus` alone is booked.
-        fills_gpus: whether it leaves nothing of its GPUs to others, however large they are.
-    """
-
-    name: str
-    batch: int = 1
-    holds_models: bool = False
-    at_once: int = 1
-    gpus: float = 0.0
-    gpu_memory_gb: float = 0.0
-    fills_gpus: bool = False
-
-
-class Step(Protocol):
-    """One step: settings that travel to the workers; `start` loads what it holds there."""
-
-    @property
-    def plan(self) -> Plan:
-        """The run that it belongs to."""
-        ...
-
-    @property
-    def spec(self) -> StepSpec:
-        """What a runner knows of it."""
-        ...
-
-    def start(self, report: Report) -> Process:
-        """Return the function from a batch of rows to rows."""
-        ...
+SMALL_BYTES = 1_000_000
+"""of a source that half a second of one core's work will do"""
 
 
 def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
@@ -92,20 +52,14 @@ def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:
     return [*first, RecordStep(plan)] if plan.judges_apart else last
 
 
-def source_row(plan: Plan, source: Source, done_segments: Sequence[int] = ()) -> Row:
-    """Return the row by which a planned source enters the flow; segments already done are not done again."""
-    return blank_row(work_schema(plan.writers)) | {
-        "source_root": source.root,
-        "source_path": source.path,
-        "source_size_bytes": source.size_bytes,
-        "source_mtime_ns": source.mtime_ns,
-        "_done_segments": list(done_segments),
-    }
+def source_row(source: Source, done_segments: Sequence[int] = ()) -> Row:
+    """Return what the first step is handed of a planned source; segments already done are not done again."""
+    return source_columns(source) | ({"_done_segments": list(done_segments)} if done_segments else {})
 
 
-def unfinished_row(plan: Plan, row: Row) -> Row:
-    """Return the row by which a clip of an earlier run enters the flow."""
-    return blank_row(work_schema(plan.writers)) | row
+def unfinished_row(row: Row) -> Row:
+    """Return what the first step is handed of a clip that an earlier run left: just what is known of it."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -113,13 +67,18 @@ class ProbeStep:
     """Sources become segments: hash, facts, borders. Unfinished clips pass."""
 
     plan: Plan
-    spec: ClassVar[StepSpec] = StepSpec("probe")
+    spec: ClassVar[StepSpec] = StepSpec("probe", batch=None)
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
         media = MediaCalls(self.plan, self.spec.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
+            filled = [self.plan.blank() | planned for planned in rows]
+            with media.reading_ahead([source_of(row) for row in filled if row["clip_id"] is None]):
+                yield from segments(filled)
+
+        def segments(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
                 if row["clip_id"] is not None:
                     yield row
@@ -243,7 +202,11 @@ class RecordStep:
     """Writes scored rows as parts, for the whole table to be judged before anything is captioned and cut."""
 
     plan: Plan
-    spec: ClassVar[StepSpec] = StepSpec("record", batch=8)
+
+    @property
+    def spec(self) -> StepSpec:
+        """Rows are written some at a time, since each part costs."""
+        return StepSpec("record", batch=_rows_of_part(self.plan))
 
     def start(self, report: Report) -> Process:
         """Get ready to write."""
@@ -255,7 +218,7 @@ class RecordStep:
             write_with_retries(self.plan.recipe.limits, partial(write_part, out, self.plan.writers, judged, ""))
             report(Done(self.spec.name, len(rows), sum(r["duration_s"] or 0.0 for r in rows)))
             for row in judged:
-                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+                yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
 
@@ -282,7 +245,7 @@ class CutStep:
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
             for row in rows:
-                row = judge(row | {"_samples": None}, rules)
+                row = judge(self.plan.blank() | row | {"_samples": None}, rules)
                 if row["status"] == "accepted" and self._needs_reading(row):
                     try:
                         task = task_from_json(row["_task"]) if row["_task"] else media.task_of(row)
@@ -324,6 +287,8 @@ class FinishStep:
         captioner_gpus = booked_gpus(self.captioner, 1.0)
         alignment_gpus = 0.0 if alignment is None else booked_gpus(alignment, SCORE_GPUS)
         holders = [*([self.captioner] if captioner_gpus else []), *([alignment] if alignment_gpus else [])]
+        if self.captioner.pool is None and alignment is None and slots == 1:
+            batch = _rows_of_part(self.plan)
         return StepSpec(
             "finish",
             batch,
@@ -354,13 +319,23 @@ class FinishStep:
             rejects = Counter(row["reasons"][0] for row in finished if row["status"] == "rejected" and row["reasons"])
             report(Done(self.spec.name, len(rows), footage_s, cpu_s=clock.take(), rejects=dict(rejects)))
             for row in finished:
-                yield blank_row(work_schema(self.plan.writers)) | {"clip_id": row["clip_id"], "status": row["status"]}
+                yield self.plan.blank() | {"clip_id": row["clip_id"], "status": row["status"]}
 
         return process
 
 
+def _rows_of_part(plan: Plan) -> int:
+    """Return how many rows are written at a time: a kill costs what was done for those that wait."""
+    return 64 if plan.shares_blocks else 8
+
+
 def needs_a_worker(plan: Plan, row: Row) -> bool:
-    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut."""
+    """Return whether a row gives the next step much to do: a segment to analyse, or a clip to cut.
+
+    Of many sources the small ones are soon done: handing each on by itself would cost as much as the work.
+    """
+    if plan.shares_blocks and (row["source_size_bytes"] or 0) <= SMALL_BYTES:
+        return False
     if row["clip_id"] is None:
         return True
     is_open = row["source_path"] is not None and row["status"] in (None, "accepted")

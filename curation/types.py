@@ -17,7 +17,7 @@ Row = dict[str, Any]
 """One line of the table, keyed by the column names of `schema.COLUMNS`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input file, as planned: known by name, size and time of change, not yet read.
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from core.errors import MediaError
@@ -27,11 +28,21 @@ class Plan:
     run: str = ""
     judges_apart: bool = False
     """first pass of a recipe that judges the whole table: clips are scored, not yet captioned and cut"""
+    shares_blocks: bool = False
+    """there are so many sources that the small ones among them travel together"""
 
-    @property
+    @cached_property
     def writers(self) -> tuple[Writer, ...]:
         """Operators whose columns the table has."""
         return self.recipe.writers
+
+    @cached_property
+    def _blank(self) -> Row:
+        return blank_row(work_schema(self.writers))
+
+    def blank(self) -> Row:
+        """Return a row under way with every column null."""
+        return self._blank.copy()
 
     @property
     def stop_file(self) -> Path:
@@ -53,7 +64,7 @@ def failed_row(plan: Plan, source: Source, step: str, error: MediaError, task: T
     """Return the row that says what was lost: a whole source, or the error's stretch of it."""
     span = "" if error.time_s is None else f"{error.time_s:.6f}-"
     place = f"{step}:{task.segment.index if task else 0}:{span}"
-    row = blank_row(work_schema(plan.writers))
+    row = plan.blank()
     row |= source_columns(source) | {
         "clip_id": clip_id(task.source_id if task else "", source, place),
         "type": "image" if looks_like_image(source.file) else "video",

@@ -16,7 +16,6 @@ from curation.analysis.previews import PREVIEW, write_previews
 from curation.analysis.samples import SampleStore, encode_samples
 from curation.inputs.sources import name_problem
 from curation.judge import rules_of, still_undecided
-from curation.schema import blank_row, work_schema
 from curation.shots.border import Border
 from curation.shots.divide import Divider, Piece
 from curation.shots.split import Splitter
@@ -164,7 +163,7 @@ class _ClipScorer:
 
     def row(self, span: Span, store: SampleStore, fixed: Row, facts: SourceFacts) -> Row:
         """Return a clip's row with its pixel scores, and what the steps after this one need of its frames."""
-        row = blank_row(work_schema(self.plan.writers))
+        row = self.plan.blank()
         row |= source_columns(self.task.source) | task_columns(replace(self.task, facts=facts)) | fixed
         for name, operator, score in self._scorers:
             with self.clock.step(name):

@@ -36,4 +36,10 @@ def is_worth_ray(sources: Iterable[Source], captioner: Captioner, cpus: int | No
     if captioner.pool is not None or captioner.slots > 1:
         return True
     count = cpus or psutil.cpu_count() or 1
-    return work_s(sources) * (1 - 1 / count) > RAY_START_S
+    worth_s = RAY_START_S / (1 - 1 / count) if count > 1 else float("inf")
+    total = 0.0
+    for source in sources:  # of a million sources the first few say it
+        total += work_s([source])
+        if total > worth_s:
+            return True
+    return False

@@ -1,6 +1,6 @@
 """A runner around another one: what its workers write is committed to a bucket meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from core.errors import RunError
 from core.progress import Display, Tally
 from curation.engine.runners import Runner
 from curation.output.remote import RemoteOutput
-from curation.steps import Step
+from curation.step_spec import Step
 from curation.types import Row
 from curation.work import Plan
 
@@ -29,7 +29,7 @@ class CommittingRunner:
         """Get the inner runner ready."""
         self.inner.prepare(plan, steps)
 
-    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Do the steps; where another process has taken the output, nothing new is started."""
         stop: Callable[[], None] = plan.stop_file.touch
         try:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from core.files import make_folder  # noqa: E402
 from core.packages import HOME, PACKAGES  # noqa: E402
 from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Tally  # noqa: E402
-from curation.engine.blocks import blocks_of  # noqa: E402
+from curation.engine.blocks import BLOCK_ROWS, SHARED_ROWS, blocks_of  # noqa: E402
 from curation.engine.booking import Booking, book_workers, elastic  # noqa: E402
 from curation.engine.capacity import away_from  # noqa: E402
 from curation.engine.connecting import expect_answer, not_joined, quiet_stderr  # noqa: E402
@@ -44,7 +44,7 @@ from curation.engine.node_look import RunNeeds  # noqa: E402
 from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.engine.ray_worker import Job, TallyActor, Worker, do_step, packed  # noqa: E402
 from curation.output.deliveries import Handoff, shared_mark  # noqa: E402
-from curation.steps import Step  # noqa: E402
+from curation.step_spec import Step  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
@@ -126,7 +126,7 @@ class RayRunner:
             expect_fit_nodes(Path(plan.out), self.needs)
         self.book(plan, steps)
 
-    def run(self, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+    def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
         """Run the steps as one graph."""
         return _run_graph(self, plan, steps, rows, display)
 
@@ -147,7 +147,7 @@ def _plugins_of(plan: Plan, steps: list[Step]) -> list[str]:
     return folders_to_ship(type(part).__module__ for part in used)
 
 
-def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: list[Row], display: Display) -> Tally:
+def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
     """Run the steps as one streaming graph; Ray must have been started.
 
     Raises:
@@ -189,6 +189,7 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # blocks stay as they are given: segments of one film spread over the workers
     context._max_num_blocks_in_streaming_gen_buffer = BLOCKS_HANDED_OVER
+    context.memory_usage_poll_interval_s = None
     context.op_resource_reservation_enabled = False  # shares kept for steps without work leave cores idle
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
     context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.spec.name].workers) for step in steps])
@@ -196,18 +197,31 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 
 def _rows_ahead(step: Step, workers: int) -> int:
-    """Return how many rows may wait for a step, so that its workers find their next batches there."""
-    return max(8, (step.spec.at_once + 1) * step.spec.batch * workers)
+    """Return how many rows or blocks of them may wait for a step, so that its workers find their next batches there."""
+    wanted = (step.spec.at_once + 1) * (_batch(step) or 1) * workers
+    return wanted if step.plan.shares_blocks else max(8, wanted)
 
 
-def _graph(plan: Plan, steps: list[Step], rows: list[Row], bookings: dict[str, Booking], job: Job) -> ray.data.Dataset:
+def _batch(step: Step) -> int | None:
+    """Return how many values Ray hands a worker at a time: each is a row, or where rows share blocks many of them.
+
+    None: all of a block.
+    """
+    return 1 if step.plan.shares_blocks else step.spec.batch
+
+
+def _graph(
+    plan: Plan, steps: list[Step], rows: Collection[Row], bookings: dict[str, Booking], job: Job
+) -> ray.data.Dataset:
     """Chain the steps over the rows."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run comes as an exception
     deaths = plan.recipe.limits.worker_deaths
-    dataset = ray.data.from_arrow([packed(block) for block in blocks_of(rows, bookings[steps[0].spec.name].workers)])
+    most = SHARED_ROWS if plan.shares_blocks else BLOCK_ROWS
+    planned = blocks_of(rows, bookings[steps[0].spec.name].workers, most)
+    dataset = ray.data.from_blocks([packed([block]) for block in planned])
     for step in steps:
         booking = bookings[step.spec.name]
-        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": step.spec.batch, "batch_format": "pyarrow"}
+        usual: dict[str, Any] = {"num_cpus": booking.cpus, "batch_size": _batch(step), "batch_format": "pyarrow"}
         with warnings.catch_warnings():  # Ray wants to name its remote arguments, but has no names for these yet
             warnings.filterwarnings("ignore", message=".*ray_remote_args")
             if step.spec.holds_models:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pyarrow as pa
 from core.cpu_time import unclaimed
 from core.progress import Done, Tally
 from core.storage.urls import is_url
-from curation.engine.blocks import BLOCK_ROWS
+from curation.engine.blocks import few_together, many_together
 from curation.output.deliveries import Delivery, Handoff, delivery_of
-from curation.steps import Process, Step, needs_a_worker
+from curation.step_spec import Process, Step
+from curation.steps import needs_a_worker
 from curation.types import Row
 from curation.work import Plan
 
@@ -41,15 +43,17 @@ class Job:
     is_on_cluster: bool = False
 
 
-def packed(rows: Sequence[Row], ballast_bytes: int = 0) -> pa.Table:
-    """Put each row into one value: a table of all their columns costs Ray milliseconds wherever it passes.
+def packed(groups: Sequence[Sequence[Row]], ballast_bytes: int = 0) -> pa.Table:
+    """Put each group of rows into one value: a table of all their columns costs Ray milliseconds wherever it passes.
+
+    Ray makes a block of each value, so that the rows of a group stay together.
 
     Args:
-        rows: the rows.
+        groups: the rows.
         ballast_bytes: by which the block is larger than they are.
     """
-    ballast = [bytes(ballast_bytes), *[b""] * (len(rows) - 1)]
-    columns = {"row": [pickle.dumps(row) for row in rows], "ballast": ballast[: len(rows)]}
+    ballast = [bytes(ballast_bytes), *[b""] * (len(groups) - 1)]
+    columns = {"rows": [pickle.dumps(rows) for rows in groups], "ballast": ballast[: len(groups)]}
     return pa.table({name: pa.array(values, pa.large_binary()) for name, values in columns.items()})
 
 
@@ -98,6 +102,7 @@ class _Started:
     reports: Reports
     delivery: Delivery | None
     is_on_cluster: bool
+    rows_at_once: int | None
 
     @classmethod
     def of(cls, step: Step, job: Job) -> "_Started":
@@ -105,30 +110,36 @@ class _Started:
         if delivery is not None:
             step = replace(step, plan=replace(step.plan, out=delivery.out))  # type: ignore[type-var]
         reports = Reports(job.tally, None if delivery is None else step.plan.stop_file)
-        return cls(step.plan, step.start(reports.add), reports, delivery, job.is_on_cluster)
+        return cls(step.plan, step.start(reports.add), reports, delivery, job.is_on_cluster, step.spec.batch)
 
     def tables(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Do the step on a batch; what keeps a worker busy is a block of its own, the rest shares some: each costs."""
-        held: list[Row] = []
         try:
-            for row in self.process([pickle.loads(row) for row in batch["row"].to_pylist()]):  # noqa: S301 - our own worker packed it
-                if needs_a_worker(self.plan, row):
-                    yield self._handed_on([row], NEAR_BYTES if self.is_on_cluster and is_url(row["source_root"]) else 0)
-                    continue
-                held.append(row)
-                if len(held) == BLOCK_ROWS:
-                    yield self._handed_on(held)
-                    held = []
-            if held:
-                yield self._handed_on(held)
+            rows = self._done(batch)
+            if self.plan.shares_blocks:
+                yield from (self._handed_on([block]) for block in many_together(rows, self._needs_a_worker))
+                return
+            for block in few_together(rows, self._needs_a_worker):
+                is_near = self.is_on_cluster and self._needs_a_worker(block[0]) and is_url(block[0]["source_root"])
+                yield self._handed_on([[row] for row in block], NEAR_BYTES if is_near else 0)
         finally:
             self.reports.send()
 
-    def _handed_on(self, rows: Sequence[Row], ballast_bytes: int = 0) -> pa.Table:
+    def _done(self, batch: pa.Table) -> Iterator[Row]:
+        """Yield the rows that the step makes of those of a batch, of which it takes as many at once as it asks for."""
+        groups = (pickle.loads(group) for group in batch["rows"].to_pylist())  # noqa: S301 - our own worker packed it
+        rows = (row for group in groups for row in group)
+        while some := list(islice(rows, self.rows_at_once)):
+            yield from self.process(some)
+
+    def _needs_a_worker(self, row: Row) -> bool:
+        return needs_a_worker(self.plan, row)
+
+    def _handed_on(self, groups: Sequence[Sequence[Row]], ballast_bytes: int = 0) -> pa.Table:
         """Return rows as a block, once their files are where the driver finds them."""
         if self.delivery is not None:
             self.delivery.deliver()
-        return packed(rows, ballast_bytes)
+        return packed(groups, ballast_bytes)
 
 
 _started: dict[tuple[str, str], _Started] = {}  # of this worker: steps by run and name, started once

@@ -14,6 +14,7 @@ from core.storage.urls import is_url
 from curation.inputs.buckets import Buckets
 from curation.inputs.folders import Searcher, fixed_part, is_at_or_below
 from curation.inputs.lists import SHOWN, Entry, listed, names_files, refusal
+from curation.inputs.many import GatheredSources, Sources
 from curation.inputs.names import LIST_SUFFIXES, OTHER_SUFFIXES, as_text, is_marked, path_problem
 from curation.inputs.passed import PassedOver, Passing
 from curation.types import Source
@@ -25,13 +26,13 @@ from media.names import VIDEO_SUFFIXES, is_media_name, suffix_of
 class Found:
     """The sources that inputs name, and what was passed over where they were looked for."""
 
-    sources: list[Source]
+    sources: Sources
     passed_over: PassedOver
 
 
 def find_sources(inputs: Sequence[str], known: Iterable[Source] = (), *, with_outputs: bool = False) -> list[Source]:
     """Find the sources that the inputs name, as `look_for_sources` does."""
-    return look_for_sources(inputs, known, with_outputs=with_outputs).sources
+    return list(look_for_sources(inputs, known, with_outputs=with_outputs).sources)
 
 
 def look_for_sources(inputs: Sequence[str], known: Iterable[Source] = (), *, with_outputs: bool = False) -> Found:
@@ -60,7 +61,7 @@ def look_for_sources(inputs: Sequence[str], known: Iterable[Source] = (), *, wit
     already = {os.path.join(s.root, s.path): s for s in taken.values() if name_problem(s) is None}
     passing = Passing()
     searcher, buckets = Searcher(passing, with_outputs=with_outputs), Buckets(passing, with_outputs)
-    sources: list[Source] = []
+    sources = GatheredSources()
     seen: set[str] = set()
     first_missing = ""
     is_any_there = bool(taken)
@@ -72,18 +73,19 @@ def look_for_sources(inputs: Sequence[str], known: Iterable[Source] = (), *, wit
             is_any_there = is_any_there or not missing
             if file not in seen:
                 seen.add(file)
-                sources.append(_source(root, file, taken, already.get(file), buckets))
+                sources.add(_source(root, file, taken, already.get(file), buckets))
     named = ", ".join([*(printable(text, SHOWN) for text in inputs[:3]), *(["…"] if len(inputs) > 3 else [])])
     passed_over = passing.result()
-    if not sources:
+    found = sources.result()
+    if not found:
         what = f"passed over: {passed_over}; " if str(passed_over) else ""
         raise UserError(f"{named}: no video or image in it ({what}looked for {', '.join(sorted(VIDEO_SUFFIXES))}, …)")
     if not is_any_there:
         raise UserError(
-            f"{first_missing}, nor is any other of the {len(sources)} files that were named there; "
+            f"{first_missing}, nor is any other of the {len(found)} files that were named there; "
             "relative entries are looked for beside their list"
         )
-    return Found(sources, passed_over)
+    return Found(found, passed_over)
 
 
 def name_problem(source: Source) -> str | None:

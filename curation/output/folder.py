@@ -1,22 +1,21 @@
-"""An output folder: whose recipe it follows, and what in it is unfinished."""
+"""An output folder: whose recipe it follows, and what its rules make of its table."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import UserError
 from core.files import atomic_write, tidy, writing
 from core.lock import locked, locked_if_free
-from curation.cut import folder_of
 from curation.folders import CLIPS, CONTROLS, PREVIEWS, RETIRED
+from curation.inputs.many import SCHEMA, Sources
 from curation.inputs.outputs import HEADER, RECIPE
-from curation.judge import judge_table, rejected_rows, rules_of, undecided_rows
+from curation.judge import judge_table, rejected_rows, rules_of
 from curation.output.stash import (
     Stashed,
     read_stashed,
@@ -26,7 +25,6 @@ from curation.output.stash import (
     write_stashed,
 )
 from curation.output.table import (
-    Unfinished,
     clips_folder,
     in_order,
     parts_folder,
@@ -37,19 +35,9 @@ from curation.output.table import (
 )
 from curation.plugins import remember
 from curation.recipe import Recipe, Rule, render_recipe, what_differs
-from curation.reviews import caption_of, read_reviews, stamp_of, with_reviews
+from curation.reviews import read_reviews, stamp_of, with_reviews
 from curation.schema import FINISH_COLUMNS
-from curation.types import Captioner, Row, Source, TableOperator
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run has to do: sources to curate, with segments that are done, and clips to finish."""
-
-    sources: list[tuple[Source, Sequence[int]]]
-    clips: list[Row]
-    known: int
-    """sources that need nothing more"""
+from curation.types import TableOperator
 
 
 def recipe_file(out: Path) -> Path:
@@ -57,12 +45,10 @@ def recipe_file(out: Path) -> Path:
     return out / RECIPE
 
 
-def known_sources(out: Path, recipe: Recipe) -> list[Source]:
+def known_sources(out: Path, recipe: Recipe) -> Sources:
     """Return the sources that an output's table names."""
-    columns = ["source_root", "source_path", "source_size_bytes", "source_mtime_ns"]
-    table = read_table(out, recipe.writers, columns)
-    distinct = table.group_by(columns).aggregate([]).select(columns)
-    return [Source(*values) for values in zip(*(distinct[c].to_pylist() for c in columns), strict=True)]
+    table = read_table(out, recipe.writers, SCHEMA.names)
+    return Sources(table.group_by(SCHEMA.names).aggregate([]).select(SCHEMA.names))
 
 
 def check_same_recipe(out: Path, asked: Recipe, kept: Recipe) -> None:
@@ -239,73 +225,3 @@ def forget_opened_folders(out: Path, recipe: Recipe) -> None:
         table = read_table(out, recipe.writers)
         stays = pc.invert(pc.is_in(table["source_path"], pa.array(opened, pa.string())))
         write_table(out, table.filter(stays), written_rules(out) or "")
-
-
-def plan_work(
-    out: Path, recipe: Recipe, captioner: Captioner, sources: list[Source], left: Unfinished, *, retry_failed: bool
-) -> Work:
-    """Find what a run has to do, from names, sizes and times alone: no source is opened."""
-    keys = ["source_path", "source_size_bytes", "source_mtime_ns", "status"]
-    table = read_table(out, recipe.writers, keys)
-    per_source = table.group_by(keys[:3]).aggregate([("status", "distinct")]).to_pylist()
-    known = {(r["source_path"], r["source_size_bytes"], r["source_mtime_ns"]): r["status_distinct"] for r in per_source}
-    todo: list[tuple[Source, Sequence[int]]] = []
-    for source in sources:
-        key = (source.path, source.size_bytes, source.mtime_ns)
-        if key not in known or (retry_failed and "failed" in known[key]):
-            todo.append((source, left.segments.get(key, ())))
-    again = {source.path for source, _ in todo}
-    here = {source.path: source for source in sources}
-    clips = [
-        row | ({"source_root": here[row["source_path"]].root} if row["source_path"] in here else {})
-        for row in _unfinished_clips(out, recipe, captioner)
-        if row["source_path"] not in again
-    ]
-    return Work(todo, clips, len(sources) - len(todo))
-
-
-def _unfinished_clips(out: Path, recipe: Recipe, captioner: Captioner) -> list[Row]:
-    """Return accepted rows without caption or file, and rows that lack only scores not measured yet."""
-    rules = rules_of(recipe)
-    pooled = {c: op.media for ops in recipe.pools.values() for op in ops.values() for c in op.writes}
-    files = recipe.file_columns
-    needed = ["clip_id", "type", "kind", "status", "reasons", "caption", "caption_status", "caption_by_hand", *files]
-    columns = list(dict.fromkeys([*needed, *rules, *pooled]))
-    table = read_table(out, recipe.writers, columns)
-    accepted = pc.equal(table["status"], "accepted")
-    bare = pc.is_null(caption_of(table))
-    if recipe.cut.mode != "none":
-        bare = pc.or_(bare, pc.is_null(table["clip_path"]))
-        for name in files:
-            folder = folder_of(name)
-            there = pc.binary_join_element_wise(f"{folder}/".encode(), _names(out / folder), b"")
-            gone = pc.and_(pc.is_valid(table[name]), pc.invert(pc.is_in(table[name].cast(pa.binary()), there)))
-            bare = pc.or_(bare, gone)
-    wanted = pc.and_(accepted, bare)
-    ids = set(table.filter(wanted)["clip_id"].to_pylist())
-    if pooled:
-        unscored = pc.and_(pc.equal(table["status"], "rejected"), _any_open(table, pooled))
-        table = table.filter(unscored)
-        ids |= set(table["clip_id"].filter(pa.array(undecided_rows(table, rules, pooled))).to_pylist())
-    if not ids:
-        return []
-    full = read_table(out, recipe.writers)
-    rows = full.filter(pc.is_in(full["clip_id"], pa.array(sorted(ids)))).to_pylist()
-    for row in rows:
-        if any(row[name] is not None and not (out / row[name]).exists() for name in files):
-            row |= dict.fromkeys(files)  # a clip's files are made together
-    return rows  # type: ignore[no-any-return]
-
-
-def _names(folder: Path) -> pa.Array:
-    """Return the names in a folder, as bytes: they need not be UTF-8."""
-    return pa.array(os.listdir(os.fsencode(folder)) if folder.is_dir() else [], pa.binary())
-
-
-def _any_open(table: pa.Table, columns: Mapping[str, frozenset[str]]) -> pa.ChunkedArray:
-    """Return which rows lack a score that their type has."""
-    mark = pa.chunked_array([pa.array(np.zeros(len(table), bool))])
-    for column, media in columns.items():
-        applies = pc.is_in(table["type"], pa.array(sorted(media)))
-        mark = pc.or_(mark, pc.and_(applies, pc.is_null(table[column])))
-    return mark

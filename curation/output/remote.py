@@ -21,11 +21,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from core.errors import RunError, UserError
-from core.files import atomic_write, make_folder
+from core.files import atomic_write, linked, make_folder
 from core.lock import locked
 from core.storage.lease import held_by, told
 from core.storage.object_store import ObjectStore
-from core.storage.staging import stage_folder
+from core.storage.place import record_place
+from core.storage.staging import stage_folder, staged, version_number
 from core.storage.store import Lease, LostError, StoreError
 from curation.folders import PARTS
 from curation.inputs.outputs import RECIPE
@@ -40,9 +41,10 @@ from curation.output.bucket import (
     pull,
 )
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
+from curation.output.compaction import parts_at_rest
 from curation.output.deliveries import Handoff, Receiver
-from curation.output.place import record_place
-from curation.output.stand_ins import may_stand_in
+from curation.output.stand_ins import may_stand_in, stands_for
+from curation.output.table import part_files
 
 EVERY_VARIABLE = "SELECTS_COMMIT_S"
 USUAL_EVERY_S = 60.0
@@ -87,13 +89,25 @@ class Layout:
     news: Callable[[Path], object] | None = None
 
 
-def _files_with_parts(out: Path, aside: Path | None = None) -> dict[str, Path]:
+def _files_with_parts(out: Path) -> dict[str, Path]:
     # Parts first: what they name was written before them. One that is folded meanwhile shows in the table.
-    parts = {f"{WITHIN_PARTS}{file.name}": file for file in (out / PARTS).glob("[!.]*.parquet")}
+    parts = {f"{WITHIN_PARTS}{file.name}": file for file in part_files(out)}
     return dict(files_of(out)) | parts
 
 
-CURATED = Layout(RECIPE, _files_with_parts, _files_with_parts, may_stand_in)
+def _files_with_linked_parts(out: Path, aside: Path) -> dict[str, Path]:
+    """Return the files of an output whose parts are merged meanwhile: those of now, by names of their own."""
+    links = aside / PARTS
+    make_folder(links)
+    with parts_at_rest():
+        parts = {f"{WITHIN_PARTS}{file.name}": linked(file, links / file.name) for file in part_files(out)}
+    for link in links.iterdir():
+        if f"{WITHIN_PARTS}{link.name}" not in parts:
+            link.unlink(missing_ok=True)
+    return dict(files_of(out)) | parts
+
+
+CURATED = Layout(RECIPE, _files_with_parts, _files_with_linked_parts, may_stand_in)
 """an output of `curate`"""
 
 
@@ -181,9 +195,26 @@ class RemoteOutput:
         if self._last.number > 2:  # the one before is left to whoever reads it at this moment
             self._store.delete(commit_key(self._last.number - 2))
 
+    def whole(self, file: Path) -> Path:
+        """Return a file of the folder; of a stand-in a copy of what it stands for, which is there for a while.
+
+        Raises:
+            StoreError: the storage refuses, or does not hold it any more.
+        """
+        digest, files = stands_for(file, file.stat().st_size), self._last.files
+        if digest is None:
+            return file
+        pushed = files.get(file.relative_to(self.folder).as_posix())
+        if pushed is None or pushed.digest != digest:  # it was moved since
+            pushed = next((each for each in files.values() if each.digest == digest), None)
+        if pushed is None:
+            raise StoreError(f"{self.url}: does not hold {file.name} any more; run the same command again")
+        with staged(f"{self.url}/{pushed.object}", version_number(pushed.version), lambda count: None) as copy:
+            return copy
+
     @contextmanager
     def committing(self, on_loss: Callable[[], None]) -> Iterator[None]:
-        """Commit again and again while a block runs in which only workers write, and nothing is folded.
+        """Commit again and again while a block runs in which workers write and parts are merged; nothing is folded.
 
         Args:
             on_loss: called where the output cannot be committed any more, since another process has taken it.

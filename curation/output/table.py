@@ -1,21 +1,20 @@
 """The table: parts that workers write, and the folder of Parquet files they are folded into.
 
-OUT/_parts/<time>-<random>.parquet    finished rows, immutable, of sources that may be unfinished
-OUT/clips/part-<n>.parquet            the table: finished sources only, replaced as a whole
+OUT/_parts/<time>-<random>.parquet      finished rows, immutable, of sources that may be unfinished
+OUT/_parts/<time>-<random>-<n>.parquet  the rows of many parts, see `compaction`
+OUT/clips/part-<n>.parquet              the table: finished sources only, replaced as a whole
 """
 
-import itertools
 import json
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,36 +22,22 @@ import pyarrow.parquet as pq
 from core.files import atomic_folder, atomic_path, make_folder
 from core.sanitize import clean_text
 from curation.folders import PARTS, TABLE
-from curation.judge import TRANSITION
 from curation.output.parquet_files import read_as
 from curation.recipe import Rule
-from curation.schema import FILE_COLUMNS, FINISH_COLUMNS, PART_COLUMNS, Writer, part_schema, table_schema
-from curation.shots.border import Border
+from curation.schema import FILE_COLUMNS, Writer, part_schema, table_schema
 from curation.types import Row
 
 ROWS_PER_FILE = 100_000
-ROWS_AT_ONCE = 10_000
-"""about so many rows are objects of Python at a time while parts are folded"""
+FILES_AT_ONCE = 2
+"""of a table that is written while its rows are made: the rows of so many are in memory"""
+SMALL_PART = 64
+"""rows"""
 LONGEST_ERROR = 20_000
 """characters of what went wrong with one clip; a traceback has a few thousand"""
-SOURCE_KEY = ("source_path", "source_size_bytes", "source_mtime_ns")
-FINISHED = (
-    *("start_frame", "shot_index", "shot_start_s", "shot_end_s", "transition_kind", "transition_score"),
-    *("source_clips", "source_num_frames", "source_duration_s"),
-)
-"""columns that are known only once a source is whole"""
-LOOKED_AT = (*SOURCE_KEY, *FINISHED[:6], "type", "kind", "status", "start_s", "end_s", "num_frames", *PART_COLUMNS)
 RULES_KEY = b"selects.rules"
 """Parquet metadata: the rules that the verdicts of this table follow."""
 REVIEWS = "(reviews)"
 """among them; no column has such a name"""
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """Segments of sources that are not whole yet: (path, size, mtime) to segment numbers whose rows are parts."""
-
-    segments: dict[tuple[str, int, int], list[int]]
 
 
 def clips_folder(out: Path) -> Path:
@@ -65,8 +50,30 @@ def parts_folder(out: Path) -> Path:
     return out / PARTS
 
 
-def _parts(out: Path) -> list[Path]:
-    """Return the complete parts; a name with a dot in front is a part that a killed worker left half written."""
+class AboutFile(NamedTuple):
+    """What a file of ours says of itself."""
+
+    rows: int
+    rules: str
+    """text of the rules that its verdicts follow; nothing where they follow several"""
+
+
+def about_file(file: Path) -> AboutFile:
+    """Return what a part, or a file of the table, says of itself."""
+    found = pq.read_metadata(file)
+    return AboutFile(found.num_rows, (found.metadata or {}).get(RULES_KEY, b"").decode())
+
+
+def table_files(out: Path) -> list[Path]:
+    """Return the files of the table, in order."""
+    return sorted(clips_folder(out).glob("part-*.parquet"))
+
+
+def part_files(out: Path) -> list[Path]:
+    """Return the complete parts, in the order of their age.
+
+    A name with a dot in front is a part that a killed worker left half written.
+    """
     return sorted(parts_folder(out).glob("[!.]*.parquet"))
 
 
@@ -90,7 +97,7 @@ def read_table(out: Path, writers: Iterable[Writer], columns: Sequence[str] | No
     schema = table_schema(writers)
     if columns is not None:
         schema = pa.schema([schema.field(c) for c in columns])
-    files = sorted(clips_folder(out).glob("part-*.parquet"))
+    files = table_files(out)
     if not files:
         return schema.empty_table()
     return pa.concat_tables([read_as(file, schema) for file in files])
@@ -98,13 +105,9 @@ def read_table(out: Path, writers: Iterable[Writer], columns: Sequence[str] | No
 
 def written_rules(out: Path) -> str | None:
     """Return the rules that the table's verdicts follow, as text; None when there is no table."""
-    for file in sorted(clips_folder(out).glob("part-*.parquet"))[:1]:
-        return _stamp(file)
+    for file in table_files(out)[:1]:
+        return about_file(file).rules
     return None
-
-
-def _stamp(file: Path) -> str:
-    return (pq.read_schema(file).metadata or {}).get(RULES_KEY, b"").decode()
 
 
 def rules_text(rules: dict[str, Rule], reviews: str = "") -> str:
@@ -121,12 +124,32 @@ def write_table(out: Path, table: pa.Table, rules: str) -> None:
         table: all its rows.
         rules: text of the rules that its verdicts follow, or nothing when they follow several.
     """
-    table = in_order(table).replace_schema_metadata({RULES_KEY: rules.encode()})
-    begins = range(0, max(1, len(table)), ROWS_PER_FILE)
-    with atomic_folder(clips_folder(out)) as folder, ThreadPoolExecutor(min(len(begins), pa.cpu_count())) as threads:
-        files = [folder / f"part-{number:05d}.parquet" for number in range(len(begins))]
-        parts = [table.slice(begin, ROWS_PER_FILE) for begin in begins]
-        list(threads.map(_write_parquet, parts, files))
+    write_tables(out, [in_order(table)], rules, files_at_once=pa.cpu_count())
+
+
+def write_tables(out: Path, tables: Iterable[pa.Table], rules: str, *, files_at_once: int = FILES_AT_ONCE) -> None:
+    """Replace the table as `write_table` does, by rows that come in order and one table after another."""
+    with atomic_folder(clips_folder(out)) as folder, ThreadPoolExecutor(files_at_once) as threads:
+        writing: deque[Future[None]] = deque()
+        for number, table in enumerate(_of_file_size(tables)):
+            if len(writing) == files_at_once:
+                writing.popleft().result()
+            table = table.replace_schema_metadata({RULES_KEY: rules.encode()})
+            writing.append(threads.submit(_write_parquet, table, folder / f"part-{number:05d}.parquet"))
+        for each in writing:
+            each.result()
+
+
+def _of_file_size(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of tables in as many as there are to be files; at least one."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        while sum(map(len, held)) > ROWS_PER_FILE:
+            rows = pa.concat_tables(held)
+            yield rows.slice(0, ROWS_PER_FILE)
+            held = [rows.slice(ROWS_PER_FILE)]
+    yield pa.concat_tables(held)
 
 
 def _write_parquet(table: pa.Table, file: Path) -> None:
@@ -173,7 +196,7 @@ def write_part(out: Path, writers: Iterable[Writer], rows: Sequence[Row], rules:
     folder, schema = parts_folder(out), part_schema(writers)
     make_folder(folder)
     named = [{name: row[name] for name in schema.names} | {"error": _error_of(row)} for row in rows]
-    _write_part(folder, pa.Table.from_pylist(named, schema=schema), rules)
+    write_parts_file(folder, pa.Table.from_pylist(named, schema=schema), rules)
 
 
 def _error_of(row: Row) -> str | None:
@@ -181,183 +204,12 @@ def _error_of(row: Row) -> str | None:
     return None if row["error"] is None else clean_text(row["error"], LONGEST_ERROR)
 
 
-def _write_part(folder: Path, table: pa.Table, rules: str) -> None:
+def write_parts_file(folder: Path, table: pa.Table, rules: str) -> None:
+    """Write rows as a new part; one of few rows so that it is quickly written and read, for it is soon merged."""
     table = table.replace_schema_metadata({RULES_KEY: rules.encode()})
+    is_small = len(table) <= SMALL_PART
     with atomic_path(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet") as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def fold(out: Path, writers: Iterable[Writer]) -> Unfinished:
-    """Move the rows of finished sources from the parts into the table.
-
-    A source is finished when every row of every one of its segments is there. Rows without a segment are new
-    states of rows that the table has. Parts of unfinished sources are reduced to their finished segments.
-
-    Returns:
-        What is left in the parts.
-    """
-    writers = tuple(writers)
-    files = _parts(out)
-    if not files:
-        return Unfinished({})
-    rows = _newest(_read_parts(files, writers))
-    updates = rows.filter(pc.is_null(rows["_segments"]))
-    finished: list[pa.Table] = [rows.schema.empty_table()]
-    kept: list[pa.Table] = [rows.schema.empty_table()]
-    unfinished: dict[tuple[str, int, int], list[int]] = {}
-    for some in _by_source(rows.filter(pc.is_valid(rows["_segments"]))):
-        done: list[Row] = []
-        left: list[int] = []
-        for source, segments in _segments_of(some).items():
-            whole = {i: rows for i, rows in segments.items() if _is_whole(rows)}
-            count = next(iter(segments.values()))[0]["_segments"]
-            if len(whole) == count:
-                done += _finish_source([sorted(whole[i], key=_place) for i in range(count)])
-            elif whole:
-                unfinished[source] = sorted(whole)
-                left += [row["_row"] for rows in whole.values() for row in rows]
-        finished.append(_with_finish(some, done))
-        kept.append(some.take(pa.array(left, pa.int64())))
-    stamps = {_stamp(file) for file in files}
-    new, remaining = pa.concat_tables(finished), pa.concat_tables(kept)
-    if len(new) or len(updates):
-        old_rules = written_rules(out)
-        both = stamps if old_rules is None else stamps | {old_rules}
-        # Verdicts by several rules have no stamp: whoever opens the output judges them again.
-        _merge(out, writers, both.pop() if len(both) == 1 else "", new, updates)
-    with atomic_folder(parts_folder(out)) as folder:
-        if len(remaining):
-            _write_part(folder, remaining, stamps.pop() if len(stamps) == 1 else "")
-    return Unfinished(unfinished)
-
-
-def drop_parts(out: Path, writers: Iterable[Writer], wanted: Container[tuple[str, int, int]]) -> None:
-    """Forget finished segments of sources that are gone, or are not as they were."""
-    files = _parts(out)
-    if not files:
-        return
-    rows = _read_parts(files, writers)
-    keys = zip(*(rows[name].to_pylist() for name in SOURCE_KEY), strict=True)
-    is_wanted = pa.array([key in wanted for key in keys], pa.bool_())
-    if pc.all(is_wanted, min_count=0).as_py():
-        return
-    stamps = {_stamp(file) for file in files}
-    with atomic_folder(parts_folder(out)) as folder:
-        if pc.any(is_wanted).as_py():
-            _write_part(folder, rows.filter(is_wanted), stamps.pop() if len(stamps) == 1 else "")
-
-
-def _read_parts(files: Iterable[Path], writers: Iterable[Writer]) -> pa.Table:
-    schema = part_schema(writers)
-    return pa.concat_tables([read_as(file, schema) for file in files]).combine_chunks()
-
-
-def _newest(rows: pa.Table) -> pa.Table:
-    """Return the last row of every clip, in the order in which the clips come first."""
-    clips = rows["clip_id"].combine_chunks().dictionary_encode()
-    last = np.zeros(len(clips.dictionary), np.int64)
-    last[clips.indices.to_numpy()] = np.arange(len(rows))
-    return rows if len(last) == len(rows) else rows.take(pa.array(last))
-
-
-def _by_source(rows: pa.Table) -> Iterator[pa.Table]:
-    """Yield rows some sources at a time, whole ones, so that few are looked at as objects at once."""
-    order = pc.sort_indices(rows, sort_keys=[("source_path", "ascending")]).to_numpy()
-    paths = rows["source_path"].combine_chunks().dictionary_encode().indices.to_numpy()[order]
-    starts = np.flatnonzero(np.diff(paths, prepend=-1))
-    wanted = np.arange(0, len(order), ROWS_AT_ONCE)
-    begins = np.unique(starts[np.searchsorted(starts, wanted, side="right") - 1]) if len(order) else wanted
-    for begin, end in itertools.pairwise([*begins.tolist(), len(order)]):
-        yield rows.take(pa.array(np.sort(order[begin:end])))
-
-
-def _segments_of(rows: pa.Table) -> dict[tuple[str, int, int], dict[int, list[Row]]]:
-    """Return what `fold` looks at of rows, by source and segment; `_row` is a row's place in the table."""
-    sources: dict[tuple[str, int, int], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for number, row in enumerate(rows.select(LOOKED_AT).to_pylist()):
-        segments = sources[tuple(row[name] for name in SOURCE_KEY)]
-        if segments and next(iter(segments.values()))[0]["_segments"] != row["_segments"]:
-            segments.clear()  # it could not be read any more: that is the last word on all of it
-        segments[row["_segment"]].append(row | {"_row": number})
-    return sources
-
-
-def _with_finish(rows: pa.Table, finished: Sequence[Row]) -> pa.Table:
-    """Return the rows that are finished, with what `_finish_source` set."""
-    table = rows.take(pa.array([row["_row"] for row in finished], pa.int64()))
-    fallen = pa.array([row.get("_is_fallen", False) for row in finished], pa.bool_())
-    columns = {name: pa.array([row[name] for row in finished], table.schema.field(name).type) for name in FINISHED}
-    if pc.any(fallen).as_py():
-        blank = {
-            name: pa.scalar(None, table.schema.field(name).type) for name in FINISH_COLUMNS if name in rows.column_names
-        }
-        set_to = {"kind": "transition", "status": "rejected", "reasons": pa.scalar([TRANSITION], pa.list_(pa.string()))}
-        columns |= {name: pc.if_else(fallen, value, table[name]) for name, value in (blank | set_to).items()}
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
-    return table
-
-
-def _merge(out: Path, writers: tuple[Writer, ...], rules: str, new: pa.Table, updates: pa.Table) -> None:
-    schema = table_schema(writers)
-    old = read_table(out, writers)
-    redone, changed = new["source_path"].combine_chunks().unique(), updates["clip_id"].combine_chunks()
-    stays = pc.and_(pc.invert(pc.is_in(old["source_path"], redone)), pc.invert(pc.is_in(old["clip_id"], changed)))
-    there = pc.is_in(updates["clip_id"], old["clip_id"].combine_chunks())
-    updates = updates.filter(pc.and_(there, pc.invert(pc.is_in(updates["source_path"], redone))))
-    write_table(out, pa.concat_tables([old.filter(stays), *(t.select(schema.names) for t in (new, updates))]), rules)
-
-
-def _is_whole(rows: list[Row]) -> bool:
-    wanted = [row["_segment_rows"] for row in rows if row["_segment_rows"] is not None]
-    return bool(wanted) and len(rows) == max(wanted)
-
-
-def _place(row: Row) -> tuple[float, bool]:
-    return (row["start_s"] or 0.0, row["status"] == "failed")
-
-
-def _finish_source(segments: list[list[Row]]) -> list[Row]:
-    """Set what is known only now: frame numbers from the source's start, shots across borders, totals."""
-    frames = shots = 0
-    end_s = None
-    border = Border()
-    rows: list[Row] = []
-    for segment in segments:
-        known = [row["shot_index"] for row in segment if row["shot_index"] is not None]
-        first_shot = shots - 1 if not border.is_cut and shots and known else shots
-        for row in segment:
-            if (
-                border.transition_frames > (row["start_frame"] or 0)
-                and row["kind"] == "clip"
-                and row["status"] != "failed"
-            ):
-                row = row | {"kind": "transition", "status": "rejected", "_is_fallen": True}
-            shot = None if row["shot_index"] is None else first_shot + row["shot_index"]
-            start = None if row["start_frame"] is None else frames + row["start_frame"]
-            rows.append(row | {"shot_index": shot, "start_frame": start})
-        totals = next((row for row in segment if row["_segment_frames"] is not None), {})
-        seen = [row["start_frame"] + (row["num_frames"] or 1) for row in segment if row["start_frame"] is not None]
-        frames += max([totals.get("_segment_frames") or 0, *seen])  # a decoder that died has told no total
-        end_s = totals.get("_segment_end_s") or end_s
-        shots = first_shot + max(known, default=-1) + 1
-        border = Border.from_column(next((row["_border"] for row in segment if row["_border"] is not None), None))
-    spans: dict[int, tuple[float, float | None]] = {}
-    ended_by: dict[int, tuple[str | None, float | None]] = {}  # as the last clip of a shot says
-    for row in rows:
-        if row["shot_index"] is not None:
-            start_s, _ = spans.get(row["shot_index"], (row["shot_start_s"], None))
-            end = row["end_s"] if row["shot_end_s"] is None else row["shot_end_s"]
-            spans[row["shot_index"]] = (start_s, end)
-            if row["kind"] != "transition":
-                ended_by[row["shot_index"]] = (row["transition_kind"], row["transition_score"])
-    moving = any(row["type"] == "video" for row in rows)
-    for row in rows:
-        if row["shot_index"] is not None:
-            row["shot_start_s"], row["shot_end_s"] = spans[row["shot_index"]]
-            if row["kind"] != "transition":
-                row["transition_kind"], row["transition_score"] = ended_by[row["shot_index"]]
-        row["source_clips"] = len(rows)
-        row["source_num_frames"] = frames
-        row["source_duration_s"] = end_s if moving else None
-    return rows
+        pq.write_table(
+            table, temporary, compression="lz4" if is_small else "zstd", use_dictionary=not is_small,
+            write_statistics=not is_small,
+        )  # fmt: skip

@@ -16,6 +16,7 @@ from curation.reviews import caption_of
 from curation.schema import CONTROL_AMOUNTS, CONTROL_PATHS, Writer, table_schema
 
 MAP_COLUMNS = frozenset((*CONTROL_PATHS, *CONTROL_AMOUNTS))
+SHOWN_ERRORS = 10
 SHOWN = 160
 """most characters of a name or an error in the funnel"""
 
@@ -77,7 +78,9 @@ def summarise_table(table: pa.Table) -> Summary:
     dropped = sorted(
         by_reason.aggregate([([], "count_all"), ("duration_s", "sum")]).to_pylist(), key=lambda row: -row["count_all"]
     )
-    errors = list(zip(failed["source_path"].to_pylist(), failed["error"].to_pylist(), strict=True))
+    steps = pc.list_element(pc.split_pattern(failed["error"], ":"), 0)
+    failed_with = Counter({row["values"]: row["counts"] for row in pc.value_counts(steps).to_pylist()})
+    first = failed.slice(0, SHOWN_ERRORS)
     held = ["duration_s", "caption", "caption_by_hand", "clip_path"]
     kept = table.select(held).filter(pc.equal(table["status"], "accepted"))
     return Summary(
@@ -90,8 +93,8 @@ def summarise_table(table: pa.Table) -> Summary:
         hours_accepted=(pc.sum(kept["duration_s"]).as_py() or 0.0) / 3600,
         dropped_by={row["reason"]: row["count_all"] for row in dropped},
         hours_dropped_by={row["reason"]: (row["duration_s_sum"] or 0.0) / 3600 for row in dropped},
-        failed_with=dict(Counter(error.split(":")[0] for _, error in errors).most_common()),
-        errors=tuple(errors[:10]),
+        failed_with=dict(failed_with.most_common()),
+        errors=tuple(zip(first["source_path"].to_pylist(), first["error"].to_pylist(), strict=True)),
         captioned=len(kept) - caption_of(kept).null_count,
         files=len(kept) - kept["clip_path"].null_count,
         empty_maps=count_empty(table),

@@ -12,8 +12,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks.plots import cost_by_step, round_step, scale_plot
+from cli.common import TABLES
 from core.cpu_time import ENGINE, START, StepClock, unclaimed
-from curation.engine.blocks import BLOCK_BYTES, BLOCK_ROWS, blocks_of
+from curation.engine.blocks import (
+    BLOCK_BYTES,
+    BLOCK_ROWS,
+    SHARED_BYTES,
+    SHARED_ROWS,
+    blocks_of,
+    few_together,
+    many_together,
+)
+from curation.recipe import load_recipe
+from curation.steps import SMALL_BYTES, needs_a_worker
+from curation.work import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,10 +98,10 @@ def test_small_sources_share_a_block_where_there_are_many() -> None:
     small = [{"source_size_bytes": 1000}] * 100
     large = [{"source_size_bytes": BLOCK_BYTES + 1}] * 3
     assert [len(block) for block in blocks_of(small[:7], 2)] == [1] * 7, "few sources spread over the workers"
-    blocks = blocks_of(small + large, 2)
+    blocks = list(blocks_of(small + large, 2))
     assert [len(block) for block in blocks[-3:]] == [1, 1, 1] and max(map(len, blocks)) == BLOCK_ROWS
     assert [row for block in blocks for row in block] == small + large
-    assert len(blocks_of([{"source_size_bytes": 0}] * 100_000, 2)) <= 100_000 / BLOCK_ROWS + 1
+    assert len(list(blocks_of([{"source_size_bytes": 0}] * 100_000, 2))) <= 100_000 / BLOCK_ROWS + 1
 
 
 def test_plots_show_what_was_measured() -> None:
@@ -100,3 +112,22 @@ def test_plots_show_what_was_measured() -> None:
     drawn = scale_plot({"many files": {"1": at, "2": at | {"video s": [120.0] * 3}}})
     assert "many files, 2 min: 2 GB" in drawn and "minutes of footage" in drawn
     assert [round_step(value) for value in (0.013, 0.5, 7)] == pytest.approx([0.02, 0.5, 10])
+
+
+def test_of_many_small_sources_each_block_is_worth_a_task() -> None:
+    small, clip = {"clip_id": None, "source_size_bytes": SHARED_BYTES // 4}, {"clip_id": "a", "source_size_bytes": 5}
+    blocks = [len(block) for block in many_together([small] * 10, lambda row: False)]
+    assert blocks == [4, 4, 2], "as many as are analysed in a few seconds"
+    assert [len(block) for block in many_together([clip] * 100, lambda row: False)] == [SHARED_ROWS, 100 - SHARED_ROWS]
+    rows = [{"clip_id": str(i), "source_size_bytes": 1} for i in range(9)]
+    blocks = list(many_together(rows, lambda row: row["clip_id"] == "4"))
+    assert [rows[4]] in blocks and sum(map(len, blocks)) == 9, "what is much to do is alone"
+    assert [len(block) for block in few_together([clip] * 20, lambda row: False)] == [8, 8, 4]
+
+
+def test_small_sources_share_blocks_only_where_a_run_has_many() -> None:
+    recipe, _ = load_recipe(None, [], TABLES)
+    few, many = Plan(recipe, "out"), Plan(recipe, "out", shares_blocks=True)
+    segment = few.blank() | {"source_path": "a.mp4", "source_size_bytes": SMALL_BYTES}
+    assert needs_a_worker(few, segment) and not needs_a_worker(many, segment)
+    assert needs_a_worker(many, segment | {"source_size_bytes": SMALL_BYTES + 1})

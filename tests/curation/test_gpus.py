@@ -10,7 +10,8 @@ from captioners.transformers import Transformers
 from captioners.vllm import Vllm
 from curation.gpus import SCORE_GPUS, UsesGpu, booked_gpus, taken_gb
 from curation.recipe import Tables, resolve
-from curation.steps import StepSpec, steps_of
+from curation.step_spec import StepSpec
+from curation.steps import steps_of
 from curation.work import Plan
 from operators import OPERATORS
 from operators.aesthetic import Aesthetic

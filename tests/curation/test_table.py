@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 from core import files
 from curation.inputs.sources import find_sources
 from curation.judge import TRANSITION
-from curation.output import table as table_module
+from curation.output import folding
+from curation.output.folding import Unfinished, drop_parts, fold
 from curation.output.table import (
-    Unfinished,
     clips_folder,
-    drop_parts,
-    fold,
     in_order,
     parts_folder,
     read_table,
@@ -452,10 +450,10 @@ def folded_by_row(rows):
             segments.setdefault(one["_segment"], []).append(one)
     entered, stay = [], set()
     for segments in sources.values():
-        whole = {index: some for index, some in segments.items() if table_module._is_whole(some)}
+        whole = {index: some for index, some in segments.items() if folding._is_whole(some)}
         if len(whole) == next(iter(segments.values()))[0]["_segments"]:
-            in_time = [sorted(whole[index], key=table_module._place) for index in sorted(whole)]
-            entered += table_module._finish_source(in_time)
+            in_time = [sorted(whole[index], key=folding._place) for index in sorted(whole)]
+            entered += folding._finish_source(in_time)
         else:
             stay |= {one["clip_id"] for some in whole.values() for one in some}
     for one in entered:
@@ -470,7 +468,7 @@ def folded_by_row(rows):
 def test_parts_are_folded_by_column_as_by_row(rows, count, at_once):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
         out = Path(folder)
-        patched.setattr(table_module, "ROWS_AT_ONCE", at_once)
+        patched.setattr(folding, "ROWS_AT_ONCE", at_once)
         for some in np.array_split(np.arange(len(rows)), count):
             put(out, [rows[i] for i in some])
         fold(out, WRITERS)

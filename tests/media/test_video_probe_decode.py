@@ -15,7 +15,8 @@ from core.cpu_time import StepClock
 from core.errors import MediaError
 from curation.analysis.analyse import analyse, probe_source
 from curation.judge import judge
-from curation.output.table import fold, read_table, write_part
+from curation.output.folding import fold
+from curation.output.table import read_table, write_part
 from curation.recipe import Recipe, ShotSettings
 from curation.types import Source
 from curation.work import Plan
