@@ -85,7 +85,7 @@ def specs_of(values: dict[str, object]) -> list[StepSpec]:
 def test_steps_are_described_by_their_specs() -> None:
     specs = specs_of({"operators": {"faces": {}, "nsfw": {"device": "cpu"}, "text_area": {}}})
     assert specs == [
-        StepSpec("probe"),
+        StepSpec("probe", batch=None),
         StepSpec("analyse"),
         StepSpec("people", 8, holds_models=True, gpus=SCORE_GPUS, gpu_memory_gb=taken_gb([Faces()])),
         StepSpec("text", 8, holds_models=True),
