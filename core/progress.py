@@ -31,6 +31,8 @@ class Done:
     """read of sources there before they were fetched"""
     looked_at_bytes: int = 0
     """size of these sources"""
+    waited_s: float = 0.0
+    """for sources there that were not here when their turn came"""
     rejects: dict[str, int] = field(default_factory=dict)
     """finished clips by the first reason that rejects them"""
 
@@ -50,6 +52,7 @@ class Tally:
     fetched_bytes: int = 0
     looked_bytes: int = 0
     looked_at_bytes: int = 0
+    waited_s: float = 0.0
     rejects: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     gpus: dict[str, float] = field(default_factory=dict)
     """of the cluster: how many there are (`there`), and how much of them workers have booked (`booked`), now"""
@@ -62,6 +65,7 @@ class Tally:
         self.fetched_bytes += done.fetched_bytes
         self.looked_bytes += done.looked_bytes
         self.looked_at_bytes += done.looked_at_bytes
+        self.waited_s += done.waited_s
         for reason, count in done.rejects.items():
             self.rejects[reason] += count
         self.spend(done.cpu_s)
@@ -78,6 +82,7 @@ class Tally:
         total.fetched_bytes = self.fetched_bytes + other.fetched_bytes
         total.looked_bytes = self.looked_bytes + other.looked_bytes
         total.looked_at_bytes = self.looked_at_bytes + other.looked_at_bytes
+        total.waited_s = self.waited_s + other.waited_s
         total.gpus = self.gpus | other.gpus
         for part in (self, other):
             for name, count in part.rows.items():

@@ -335,11 +335,11 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
 
 
 def _storage_facts(tally: Tally, remote_bytes: int) -> dict[str, float]:
-    """Return what was read of sources in buckets: bytes, and their share of the sources that they are of."""
+    """Return what was read of sources in buckets, as bytes and as a share of them, and how long steps waited for it."""
     found: dict[str, float] = {}
     if tally.fetched_bytes:
         share = round(tally.fetched_bytes / max(1, remote_bytes), 4)
-        found |= {"fetched_bytes": tally.fetched_bytes, "fetched_share": share}
+        found |= {"fetched_bytes": tally.fetched_bytes, "fetched_share": share, "waited_s": round(tally.waited_s, 3)}
     if tally.looked_at_bytes:
         share = round(tally.looked_bytes / tally.looked_at_bytes, 6)
         found |= {"looked_bytes": tally.looked_bytes, "looked_share": share}

@@ -168,8 +168,8 @@ class _Holder:
         if is_replaced or self._store.put_if_unchanged(self._key, self.content(), NO_VERSION):
             self._store.delete(self._key)
             raise StoreError(
-                f"{self._store.url}: this storage ignores conditions on writes (If-None-Match, If-Match), so that two "
-                "runs could overwrite each other; use one that keeps to them"
+                f"{self._store.url}: this storage does not keep conditions on writes (If-None-Match, If-Match), so "
+                "that two runs could overwrite each other; use one that keeps conditions"
             )
 
     def _renew(self) -> None:

@@ -1,6 +1,7 @@
 """What the steps ask of the media processes, with an eye on failures, bugs and the wish to stop."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -161,16 +162,19 @@ class MediaCalls:
     @contextmanager
     def _at_hand(self, name: str, arguments: tuple[object, ...]) -> Iterator[None]:
         """Have the task's source on this node's disk while it runs; a local one is where it is."""
-        sources = [each.source if isinstance(each, Task) else each for each in arguments]
+        wanted = [each.source if isinstance(each, Task) else each for each in arguments]
+        sources = [source for source in wanted if isinstance(source, Source) and _is_fetched(source)]
+        begin = time.monotonic()
         with ExitStack() as stack:
             for source in sources:
-                if isinstance(source, Source) and _is_fetched(source):
-                    if name != "probe":
-                        stack.enter_context(staged(source.url, source.mtime_ns, self._fetched))
-                    elif self._ahead is None:
-                        stack.enter_context(self._fetching(source))
-                    else:
-                        stack.enter_context(self._ahead.at_hand(source))
+                if name != "probe":
+                    stack.enter_context(staged(source.url, source.mtime_ns, self._fetched))
+                elif self._ahead is None:
+                    stack.enter_context(self._fetching(source))
+                else:
+                    stack.enter_context(self._ahead.at_hand(source))
+            if sources:
+                self._report(Done(self._step, waited_s=time.monotonic() - begin))
             yield
 
     @contextmanager
