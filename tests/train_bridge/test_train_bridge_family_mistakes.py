@@ -34,6 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("v2", "tiny-slice", (), ("kind slice (8n or 1", "magvit4 (9n or 1")),
         ("v3", "tiny-magvit4", (), ("kind magvit4", "of slice")),
         ("v4", "tiny-magvit4", (), ("kind magvit4", "cached_slice")),
+        ("v3", "tiny-cached-slice", (), ("kind cached_slice", "of slice")),
+        ("v4", "tiny-slice", (), ("kind slice", "of cached_slice")),
         ("v5", "tiny-magvit4", (), ("4 latent channels", "wants 16")),
         ("v2", "tiny-magvit4", ("buckets.frames=[16]",), ("buckets.frames 16", "9 and 18")),
         ("v3", "tiny-slice", ("buckets.frames=[12]",), ("buckets.frames 12", "8 and 16")),
