@@ -87,6 +87,14 @@ def repository_of(model: str) -> str:
     raise ValueError(f"model: '{model}' is no preset, folder or owner/name{nearest(model, list(PRESETS))}")
 
 
+def weights_gb_of(model: str) -> float | None:
+    """Return the memory that a model's weights take in bfloat16, by its preset or the preset's repository, in GB."""
+    for name, preset in PRESETS.items():
+        if model in (name, preset.repository):
+            return preset.weights_gb
+    return None
+
+
 def gpus_of(model: str) -> int:
     """Return the GPUs that one engine of a model needs: as its preset says; one for any other."""
     return PRESETS[model].gpus if model in PRESETS else 1

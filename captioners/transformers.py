@@ -13,10 +13,14 @@ from typing import Any, ClassVar, Literal
 from captioners.ask import Ask, AskFailed, Reply, Request, frame_times_s, video_metadata
 from captioners.asking import Asking, Describe, described
 from captioners.endpoint import Server
+from captioners.presets import weights_gb_of
 from core.settings import key
 from curation.types import Frames, Sampling
 from models.errors import ModelError, check_weights, one_line
 from models.weights.repositories import find_repository
+
+WORK_GB = 4.0
+"""of a GPU, beside weights: frames, activations and the attention's cache of one clip"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,14 @@ class Transformers:
     def gpus(self) -> float:
         """GPUs that each worker books where there are any."""
         return 0.0 if self.device == "cpu" else 1.0
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that each worker takes of its GPU, as its preset says; null for other models."""
+        weights_gb = weights_gb_of(self.model)
+        if weights_gb is None:
+            return None
+        return weights_gb * (2 if self.dtype == "float32" else 1) + WORK_GB
 
     @property
     def slots(self) -> int:

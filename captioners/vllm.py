@@ -17,7 +17,7 @@ import numpy as np
 from captioners.ask import AskFailed, Request
 from captioners.asking import Asking, Describe, described
 from captioners.endpoint import Server
-from captioners.presets import gpus_of, repository_of
+from captioners.presets import gpus_of, repository_of, weights_gb_of
 from captioners.vllm_engine import Engine
 from core.errors import UserError
 from core.settings import key
@@ -77,6 +77,13 @@ class Vllm:
     def gpus(self) -> float:
         """GPUs that each worker books."""
         return float(self.gpus_per_engine) if self.device == "gpu" else 0.0
+
+    @property
+    def least_gpu_gb(self) -> float | None:
+        """GB that each of its GPUs must have for the weights in bfloat16; null for models without a preset."""
+        weights_gb = weights_gb_of(self.model)
+        is_other = self.dtype == "float32" or "quantization" in self.extra
+        return None if weights_gb is None or is_other else weights_gb / self.gpus_per_engine / self.gpu_memory
 
     @property
     def sampling(self) -> Sampling | None:

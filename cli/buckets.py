@@ -8,17 +8,18 @@ from pathlib import Path
 
 from cli.common import print_json
 from cli.parser import add_json
+from cli.places import telling
 from core.errors import RunError, UserError
 from core.sanitize import printable
 from core.storage.object_store import ObjectStore
 from core.storage.opening import open_store
+from core.storage.place import record_place
 from core.storage.staging import stage_folder
 from core.storage.urls import is_url
 from curation.folders import PREVIEWS
 from curation.output.bucket import WITHIN_PARTS, pull, push
 from curation.output.commits import leftovers, remove
 from curation.output.folder import output_lock
-from curation.output.place import record_place
 from curation.output.remote import CURATED, Layout, RemoteOutput, remote_output
 from curation.output.stand_ins import may_stand_in
 from curation.pipeline import need_table
@@ -48,7 +49,8 @@ def output_at(name: str, leaves_out: Collection[str], *, puts_back: bool = False
 
     commit = pull(store, folder, lambda path: not is_absent(path))
     record_place(folder, store.url)
-    yield folder
+    with telling({str(folder): store.url}):
+        yield folder
     if puts_back:
         push(folder, store, keeps=is_absent, based_on=commit.number)
 
@@ -66,17 +68,12 @@ def output_in_bucket(url: str, layout: Layout = CURATED) -> Iterator[RemoteOutpu
     store = open_store(url)
     if not isinstance(store, ObjectStore) or not store.can_write:
         raise UserError(f"{url}: cannot be written to; name a folder or s3://, gs://, az://")
-    with remote_output(store, layout) as output:
+    with remote_output(store, layout) as output, telling({str(output.folder): output.url}):
         try:
             yield output
-        except RunError as error:
+        except RunError:
             with suppress(RunError):  # let the bucket have what is finished, if it takes it
                 output.commit()
-            raise RunError(str(error).replace(str(output.folder), output.url)) from None
-        except UserError as error:
-            for name in ("problem", "value", "fix"):
-                if (text := getattr(error, name)) is not None:
-                    setattr(error, name, text.replace(str(output.folder), output.url))
             raise
 
 

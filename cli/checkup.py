@@ -94,32 +94,34 @@ def what_lacks(path: Path, weights_folder: str | None = None) -> list[Lack]:
         UserError: the file is no recipe.
     """
     if "method" in read_yaml(path, "recipe"):
-        return _missing_packages("train")
+        return missing_packages("train")
     recipe, captioner = load_recipe(path, [], TABLES)
     weighty = [operator for operator in recipe.operators.values() if isinstance(operator, NeedsWeights)]
     weights = dict.fromkeys(name for operator in weighty for name in operator.needs)
     drawn = dict.fromkeys(name for control in recipe.controls.values() for name in published_weights(control))
-    lacks = _missing_packages("scores") if weights else []
-    lacks += [lack for lack in (_missing_packages("maps") if drawn else []) if lack not in lacks]
+    lacks = missing_packages("scores") if weights else []
+    lacks += [lack for lack in (missing_packages("maps") if drawn else []) if lack not in lacks]
     weights |= drawn
-    lacks += [_weights(name) for name in weights if on_disk(name, weights_folder) is None]
+    lacks += [lack_of_weights(name) for name in weights if on_disk(name, weights_folder) is None]
     wheels = dict.fromkeys(wheel for op in recipe.operators.values() for wheel in wheels_of(op))
     lacks += [Lack(f"package {wheel.module}", wheel.install) for wheel in wheels if not is_installed(wheel)]
     if isinstance(captioner, Vllm | Transformers):
         extra = "vllm" if isinstance(captioner, Vllm) else "train"
-        lacks += [lack for lack in _missing_packages(extra) if lack not in lacks]
+        lacks += [lack for lack in missing_packages(extra) if lack not in lacks]
         repository = repository_of(captioner.model)
         if not is_here(repository, weights_folder):
-            lacks.append(_weights(repository))
+            lacks.append(lack_of_weights(repository))
     return lacks
 
 
-def _missing_packages(extra: str) -> list[Lack]:
+def missing_packages(extra: str) -> list[Lack]:
+    """Return what is not installed here of an extra's packages."""
     fix = f"pip install 'selects-video[{extra}]'"
     return [Lack(name, fix) for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
 
 
-def _weights(name: str) -> Lack:
+def lack_of_weights(name: str) -> Lack:
+    """Return that the weights of a name of the table, or of a repository, are not here."""
     return Lack(f"weights {name}", f"run_pipeline.py weights fetch {name}")
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from core import plugins
 from core.errors import UserError
 from core.plugins import PluginTable
 from core.sanitize import printable, printable_lines, without_secrets
+from core.storage.place import called
+from curation.engine.node_look import RunNeeds
 from curation.engine.runners import InlineRunner, Runner
 from curation.export import INTERNAL_NAME
 from curation.output.deliveries import Handoff
@@ -84,12 +86,15 @@ def need_plugins(out: Path) -> None:
             raise UserError(f"{out}: its operator '{name}' is of {package}, which is not installed here; install it")
 
 
-def runner_of(parsed: argparse.Namespace, handoff: Handoff | None = None) -> Runner:
+def runner_of(
+    parsed: argparse.Namespace, handoff: Handoff | None = None, needs: Callable[[], RunNeeds] | None = None
+) -> Runner:
     """Return the runner that was asked for.
 
     Args:
         parsed: the command line.
         handoff: of an output in a bucket, for nodes that do not see the folder in which it is made.
+        needs: tells what each node of a cluster must have and reach; null: what every run needs.
 
     Raises:
         UserError: options that do not go together.
@@ -100,7 +105,7 @@ def runner_of(parsed: argparse.Namespace, handoff: Handoff | None = None) -> Run
         return InlineRunner()
     from curation.engine.ray_runner import RayRunner  # takes seconds to import
 
-    return RayRunner(parsed.ray_address, handoff)
+    return RayRunner(parsed.ray_address, handoff, needs() if needs and parsed.ray_address else RunNeeds())
 
 
 def print_outcome(out: Path | str, recipe: Recipe, outcome: Outcome, *, as_json: bool = False) -> int:
@@ -141,5 +146,5 @@ def print_json(values: Mapping[str, Any]) -> None:
 
 
 def shown(path: Path) -> str:
-    """Return a path as a terminal may show it."""
-    return printable(str(path))
+    """Return what a path is called, as a terminal may show it: a URL where it is of a copy."""
+    return printable(called(path))

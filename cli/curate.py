@@ -3,10 +3,12 @@
 import argparse
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from cli.buckets import output_in_bucket
 from cli.common import check_weights, print_outcome, recipe_for, runner_of, use_weights
+from cli.node_needs import node_needs
 from cli.parser import add_json, add_runner, add_weights, split_overrides
 from controls.networks import check_network
 from core.errors import UserError
@@ -56,7 +58,8 @@ def _curate(parsed: argparse.Namespace, out: Path, remote: RemoteOutput | None) 
         check_network(name, control)
     if parsed.runner == "auto":
         parsed.runner = "ray" if parsed.ray_address or is_worth_ray(found.sources, captioner) else "inline"
-    runner = runner_of(parsed, None if remote is None else remote.handoff)
+    needs = partial(node_needs, recipe, captioner, found.sources, None if remote is None else remote.url)
+    runner = runner_of(parsed, None if remote is None else remote.handoff, needs)
     metrics = Metrics()
     with ExitStack() as stack:
         if parsed.metrics_port is not None:

@@ -1,10 +1,10 @@
 """The `demo` command: everything once, on drawn footage."""
 
 import argparse
-from pathlib import Path
 
 from cli.common import print_outcome, recipe_for, runner_of, shown
 from cli.parser import add_runner
+from cli.places import local
 from configs import CONFIGS
 from curation.inputs.sources import find_sources
 from curation.output.folder import prepare_folder
@@ -24,7 +24,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Draw footage with known truth, curate it, train tiny models on it and sample."""
     from demo.footage import draw_demo
 
-    out = Path(parsed.output)
+    out = local(parsed.output, "output")
     footage = out / "footage"
     if not (footage / ".complete").exists():
         prepare_folder(out)

@@ -16,7 +16,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         **{name: f"--{name}" for name in ("limit", "least", "where", "by", "write")},
     },
     "evaluate": {"reference": "--reference"},
-    "report": {"sheets": "--sheets"},
+    "report": {"sheets": "--sheets", "page": "--page"},
     **dict.fromkeys(
         ("plan", "train"),
         {

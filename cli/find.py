@@ -9,15 +9,19 @@ from typing import get_args
 import pyarrow as pa
 
 from cli.asking import Asking, asking_for
-from cli.common import print_json, shown, use_weights
+from cli.buckets import output_at
+from cli.common import print_json, use_weights
 from cli.parser import add_json, add_weights
+from cli.places import Inputs, files_for, inputs
 from cli.plugins import tables_of
 from core.errors import UserError
 from core.sanitize import printable
+from core.storage.urls import is_url
 from curation.expressions import keep_mask, parse
 from curation.find.question import Question
 from curation.find.rank import READS, VECTORS, By, Findings, find
 from curation.find.selection import write_selection
+from curation.folders import CLIPS, CONTROLS, PREVIEWS, RETIRED, SHARDS
 from curation.output.folder import recipe_file
 from curation.output.table import read_table
 from curation.pipeline import need_table
@@ -26,13 +30,14 @@ from curation.reviews import REVIEW_COLUMNS, read_reviews, with_reviews
 from curation.schema import table_schema
 
 HELP = "find clips by words, by a picture, or like one of them; the result is a selection for export and train"
+UNREAD = (CLIPS, CONTROLS, PREVIEWS, RETIRED, SHARDS)
 SHOWN_CAPTION = 80
 """characters of a caption on the terminal"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("output", metavar="DIR")
+    parser.add_argument("output", metavar="DIR", help="or the URL of an output in a bucket")
     parser.add_argument(
         "question", metavar="WORDS|IMAGE|CLIP_ID", help="a file that is there, a clip id of the table, else words"
     )
@@ -42,29 +47,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", choices=get_args(By), help="default: CLIP embeddings where the table has them, else hashes or words"
     )
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="clip ids, for export --clips and train data.clips=FILE"
-    )
+    parser.add_argument("--write", metavar="FILE", help="clip ids, for export --clips and train data.clips=FILE")
     add_weights(parser)
     add_json(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Find clips of an output."""
-    out = Path(parsed.output)
+    if parsed.limit < 1:
+        raise UserError("must be at least 1", field="limit", value=parsed.limit)
+    with output_at(parsed.output, UNREAD) as out, inputs() as here:
+        return _find(parsed, out, here)
+
+
+def _find(parsed: argparse.Namespace, out: Path, here: Inputs) -> int:
     need_table(out)
     use_weights(parsed.weights)
     recipe, _ = load_recipe(recipe_file(out), [], tables_of(out))
-    if parsed.limit < 1:
-        raise UserError("must be at least 1", field="limit", value=parsed.limit)
     table, among = _read(out, recipe, parsed.where)
     asking = asking_for(recipe)
     if asking.lacks is not None and parsed.by is None:
         print(f"note: not by CLIP embeddings: {printable(asking.lacks)}", file=sys.stderr)
-    findings = find(among, _question(asking, table, parsed), parsed.limit, parsed.by, parsed.least)
+    findings = find(among, _question(asking, table, parsed, here), parsed.limit, parsed.by, parsed.least)
     if parsed.write is not None:
         about = f"{len(findings.clips)} clips found by {findings.by} for: {printable(parsed.question, 500)}"
-        write_selection(parsed.write, [clip.clip_id for clip in findings.clips], about)
+        with files_for(parsed.write, lambda file: (file,), is_file=True) as (file, put):
+            write_selection(file, [clip.clip_id for clip in findings.clips], about)
+            put(file)
     if parsed.json:
         print_json({"by": findings.by, "compared": findings.compared, "rows": findings.rows} | {
             "clips": [dataclasses.asdict(clip) for clip in findings.clips]
@@ -90,14 +99,14 @@ def _read(out: Path, recipe: Recipe, where: str | None) -> tuple[pa.Table, pa.Ta
     return table, table if condition is None else table.filter(pa.array(keep_mask(table, condition)))
 
 
-def _question(asking: Asking, table: pa.Table, parsed: argparse.Namespace) -> Question:
-    file = Path(parsed.question)
+def _question(asking: Asking, table: pa.Table, parsed: argparse.Namespace, here: Inputs) -> Question:
+    file = here.at(parsed.question) if is_url(parsed.question) else Path(parsed.question)
     if len(parsed.question) < 4096 and file.is_file():
         return asking.picture(table, file, parsed.by)
     return asking.words(table, parsed.question, parsed.by)
 
 
-def _print(findings: Findings, written: Path | None) -> None:
+def _print(findings: Findings, written: str | None) -> None:
     for clip in findings.clips:
         caption = printable(clip.caption or "", SHOWN_CAPTION)
         place = printable(clip.source_path, 60)
@@ -106,4 +115,4 @@ def _print(findings: Findings, written: Path | None) -> None:
     have = {"embedding": "an embedding", "hash": "a hash", "words": "one of the words"}[findings.by]
     print(f"{len(findings.clips)} clips by {findings.by}; {findings.compared} of {findings.rows} rows have {have}")
     if written is not None:
-        print(f"selection {shown(written)}")
+        print(f"selection {printable(written)}")

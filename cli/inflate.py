@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from cli.common import shown
+from cli.places import local
 from core.errors import UserError
 from core.files import atomic_folder
 
@@ -36,7 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     from models.transformers.easyanimate_v3 import V3
     from models.transformers.inflation import assemble
 
-    output = Path(parsed.output)
+    output = local(parsed.output, "output")
     if output.exists():
         raise UserError("is there already", field="output", value=output, fix="name a new folder")
     torch.manual_seed(parsed.seed)

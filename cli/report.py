@@ -9,12 +9,13 @@ from pathlib import Path
 from cli.buckets import output_at
 from cli.common import print_json, shown
 from cli.parser import add_json
+from cli.places import local
 from cli.plugins import tables_of
 from core.errors import UserError
+from core.storage.place import called
 from core.storage.urls import is_url
 from curation.folders import CLIPS, CONTROLS, RETIRED, SHARDS
 from curation.output.folder import output_lock_if_free, recipe_file
-from curation.output.place import place_of_output
 from curation.output.table import read_table
 from curation.pipeline import need_table
 from curation.recipe import Recipe, load_recipe
@@ -70,27 +71,27 @@ def _report(parsed: argparse.Namespace, outs: Sequence[Path]) -> int:
         return _print_values(parsed, first, others, budget)
     if not others:
         print(f"{funnel(summarise(first[0], first[1].writers))}\n\n{score_lines(gather(*first))}\n")
-        page = write_report(*first, budget, parsed.page and Path(parsed.page))
+        page = write_report(*first, budget, parsed.page and local(parsed.page, "page"))
         if parsed.sheets:
             print(_in_words(_sheets(parsed, *first), parsed.sheets))
     else:
         page = _compare_page(parsed, first[0], others[0][0])
         print(f"A  {shown(first[0])}\nB  {shown(others[0][0])}\n{side_by_side(gather(*first), gather(*others[0]))}\n")
         write_comparison(first, others[0], page, budget)
-    place = place_of_output(first[0])
+    place = called(first[0])
     is_within = is_url(place) and page.resolve().is_relative_to(first[0].resolve())
     print(f"report    {place}/{page.name}" if is_within else f"report    {shown(page)}")
     return 0
 
 
 def _compare_page(parsed: argparse.Namespace, first: Path, other: Path) -> Path:
-    return Path(parsed.page) if parsed.page else first / f"compare-{other.resolve().name}.html"
+    return local(parsed.page, "page") if parsed.page else first / f"compare-{other.resolve().name}.html"
 
 
 def _sheets(parsed: argparse.Namespace, out: Path, recipe: Recipe) -> Sheets:
     columns = ["clip_id", "type", "status", "source_path", "start_s", "end_s", "clip_path"]
     table = read_table(out, recipe.writers, columns)
-    return write_sheets(out, Path(parsed.sheets), table, parsed.sheet_frames, recipe.limits)
+    return write_sheets(out, local(parsed.sheets, "sheets"), table, parsed.sheet_frames, recipe.limits)
 
 
 def _in_words(sheets: Sheets, folder: str) -> str:
@@ -105,12 +106,12 @@ def _print_values(
     for out, recipe in (first, *others):
         summary = dataclasses.asdict(summarise(out, recipe.writers))
         outputs.append({
-            "output": place_of_output(out),
+            "output": called(out),
             "summary": summary,
             "scores": score_values(gather(out, recipe)),
         })
     if not others:
-        page = write_report(*first, budget, parsed.page and Path(parsed.page))
+        page = write_report(*first, budget, parsed.page and local(parsed.page, "page"))
         sheets = {"sheets": dataclasses.asdict(_sheets(parsed, *first))} if parsed.sheets else {}
         print_json(outputs[0] | {"page": str(page)} | sheets)
     else:

@@ -11,9 +11,9 @@ from cli.plugins import tables_of
 from configs import config_file
 from core.errors import UserError
 from core.sanitize import printable
+from core.storage.place import called
 from core.storage.urls import is_url
 from curation.output.folder import caption_operators, recipe_file
-from curation.output.place import place_of_output
 from curation.pipeline import need_table, select
 from curation.recipe import load_recipe, what_differs
 from curation.report.summary import funnel
@@ -69,5 +69,5 @@ def _select(parsed: argparse.Namespace, out: Path) -> int:
     print(f"rules changed: {', '.join(changed) or 'none'}")
     if waiting:
         print(f"{waiting} accepted clips wait for caption or file; finish them with:")
-        print(f"  run_pipeline.py curate INPUT --output {printable(place_of_output(out))}")
+        print(f"  run_pipeline.py curate INPUT --output {printable(called(out))}")
     return 0

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.places import Inputs, inputs, local, of_model
 from core.errors import UserError
 from core.sanitize import printable
+from core.storage.urls import is_url
 
 if TYPE_CHECKING:
     from serving.serve import Serving
@@ -26,7 +28,7 @@ def add_serving(parser: argparse.ArgumentParser, models: str, port: int, rate: i
     """Add the arguments that say what is served, and how much of it."""
     parser.add_argument(
         "models", nargs=models, metavar="MODEL",
-        help="a training run or pipeline folder, or NAME=FOLDER; first = default",
+        help="a training run or pipeline folder, its URL, or NAME=FOLDER; first = default",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where jobs and their files lie")
     add_address(parser, port)
@@ -58,9 +60,14 @@ def _port(text: str) -> int:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve models over HTTP."""
+    with inputs() as here:
+        _serve(parsed, serving_of(parsed, here))
+    return 0
+
+
+def _serve(parsed: argparse.Namespace, serving: "Serving") -> None:
     from serving.serve import serve
 
-    serving = serving_of(parsed)
     token, is_new = token_of(parsed)
 
     def tell(address: str) -> None:
@@ -71,11 +78,10 @@ def run(parsed: argparse.Namespace) -> int:
 
     with contextlib.suppress(KeyboardInterrupt):  # that is how it ends
         serve(serving, parsed.host, parsed.port, token, tell)
-    return 0
 
 
-def serving_of(parsed: argparse.Namespace) -> "Serving":
-    """Return what is served.
+def serving_of(parsed: argparse.Namespace, here: Inputs) -> "Serving":
+    """Return what is served, with models and adapters on this machine.
 
     Raises:
         UserError: a number or a name that cannot be.
@@ -92,9 +98,9 @@ def serving_of(parsed: argparse.Namespace) -> "Serving":
     if parsed.max_upload_mb < 1:
         raise UserError(f"--max-upload-mb {parsed.max_upload_mb}: must be at least 1")
     return Serving(
-        models=named(parsed.models, "MODEL"),
-        folder=Path(parsed.output),
-        loras={name: Lora.parse(str(path)).path for name, path in named(parsed.lora, "--lora").items()},
+        models=named(parsed.models, "MODEL", here),
+        folder=local(parsed.output, "output"),
+        loras={name: Lora.parse(str(path)).path for name, path in named(parsed.lora, "--lora", here).items()},
         options=Options(
             memory=parsed.memory,
             vae_tiling=parsed.vae_tiling,
@@ -117,8 +123,8 @@ def token_of(parsed: argparse.Namespace) -> tuple[str | None, bool]:
     return (new_token() if is_new else token), is_new
 
 
-def named(words: list[str], what: str) -> dict[str, Path]:
-    """Read `NAME=PATH`, or a path whose last part is the name.
+def named(words: list[str], what: str, here: Inputs) -> dict[str, Path]:
+    """Read `NAME=PATH`, or a path or URL whose last part is the name; what lies in buckets is copied here.
 
     Raises:
         UserError: two of one name, or an empty one.
@@ -126,11 +132,13 @@ def named(words: list[str], what: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for word in words:
         name, has_name, path = word.partition("=")
-        if not has_name:
+        if is_url(word):
+            name, path = word.rstrip("/").rpartition("/")[2], word
+        elif not has_name:
             name, path = Path(word).resolve().name, word
         if not name or not path or name in found:
             raise UserError(f"{what} {word}: each needs a name of its own; write NAME=PATH")
-        found[name] = Path(path)
+        found[name] = here.at(path, of_model)
     return found
 
 

@@ -5,6 +5,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.places import inputs
 from cli.schemas import recipe_schema, training_schema
 from cli.serve import add_serving, serving_of, token_of
 from configs import CONFIGS
@@ -13,6 +14,7 @@ from core.sanitize import printable
 from core.settings_file import read_yaml
 
 if TYPE_CHECKING:
+    from serving.serve import Serving
     from serving.studio.serve import Tools
 
 HELP = "generate, curate and train on a page in the browser"
@@ -33,10 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve the page."""
+    with inputs() as here:
+        _studio(parsed, serving_of(parsed, here))
+    return 0
+
+
+def _studio(parsed: argparse.Namespace, serving: "Serving") -> None:
     from serving.listen import is_loopback
     from serving.studio.serve import studio
 
-    serving = serving_of(parsed)
     token, is_new = token_of(parsed)
     tools = tools_of(parsed.data) if parsed.commands or is_loopback(parsed.host) else None
     if tools is None and not serving.models:
@@ -49,7 +56,6 @@ def run(parsed: argparse.Namespace) -> int:
 
     with contextlib.suppress(KeyboardInterrupt):  # that is how it ends
         studio(serving, tools, parsed.host, parsed.port, token, tell)
-    return 0
 
 
 def tools_of(data: list[str]) -> "Tools":

@@ -3,19 +3,21 @@
 import _thread
 import argparse
 import contextlib
-import dataclasses
 import sys
 from pathlib import Path
 
-from cli.buckets import output_at, output_in_bucket
+from cli.buckets import output_in_bucket
 from cli.common import print_json, shown
 from cli.parser import add_json, add_runner
+from cli.places import Inputs, inputs, of_model
+from cli.training_data import data_at, root_at
 from configs import config_file
 from core.errors import RunError, UserError
 from core.sanitize import printable_lines
 from core.storage.urls import is_url
-from curation.folders import PREVIEWS, RETIRED, SHARDS
+from curation.folders import TABLE
 from train_bridge.config import TrainConfig, load_config
+from train_bridge.named import placed, places_of
 
 PLAN_HELP = "say what a training run would do: rows, buckets, memory, time"
 TRAIN_HELP = "train a VAE, a transformer or a LoRA on curated clips; the same command resumes"
@@ -47,26 +49,28 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print what a training run would do, without loading a model."""
-    from train_bridge.plan.plan import render_plan
-    from train_bridge.plan.values import plan_values
-    from train_bridge.run import plan_run
+    with inputs() as here:
+        config = _train_config(parsed, here)
+        from train_bridge.plan.plan import render_plan  # take seconds to import
+        from train_bridge.plan.values import plan_values
+        from train_bridge.run import plan_run
 
-    config = _train_config(parsed)
-    if parsed.json:
-        print_json(plan_values(plan_run(config)))
-        return 0
-    print(printable_lines(render_plan(config, plan_run(config))))
+        if parsed.json:
+            print_json(plan_values(plan_run(config)))
+            return 0
+        print(printable_lines(render_plan(config, plan_run(config))))
     return 0
 
 
 def run_train(parsed: argparse.Namespace) -> int:
     """Train a VAE, a transformer or an adapter, or resume a run."""
-    from train_bridge.run import train
+    with inputs() as here:
+        config = _train_config(parsed, here)
+        if is_url(parsed.output):
+            return _train_in_bucket(parsed, config)
+        from train_bridge.run import train  # takes seconds to import
 
-    config = _train_config(parsed)
-    if is_url(parsed.output):
-        return _train_in_bucket(parsed, config)
-    model = train(config, Path(parsed.output), parsed.runner, parsed.ray_address)
+        model = train(config, Path(parsed.output), parsed.runner, parsed.ray_address)
     print(f"model     {shown(model)}\nlog       {shown(Path(parsed.output) / 'log.jsonl')}")
     return 0
 
@@ -97,8 +101,11 @@ def _train_in_bucket(parsed: argparse.Namespace, config: TrainConfig) -> int:
     return 0
 
 
-def _train_config(parsed: argparse.Namespace) -> TrainConfig:
-    """Return the training config: the file, its overrides, and the options that are short for keys."""
+def _train_config(parsed: argparse.Namespace, here: Inputs) -> TrainConfig:
+    """Return the training config: the file, its overrides, and the options that are short for keys.
+
+    What it names by URL is copied to this machine; `train` writes the URLs down.
+    """
     short = {
         "data.metadata": parsed.data,
         "data.where": parsed.where,
@@ -107,7 +114,14 @@ def _train_config(parsed: argparse.Namespace) -> TrainConfig:
     }
     values = {key: value for key, value in short.items() if value is not None}
     config = load_config(config_file(parsed.config), parsed.words, values)
-    if not is_url(str(config.data.metadata)):
-        return config
-    with output_at(str(config.data.metadata), (PREVIEWS, RETIRED, SHARDS)) as out:
-        return dataclasses.replace(config, data=dataclasses.replace(config.data, metadata=str(out)))
+    if config.train.cache is not None and is_url(config.train.cache):
+        raise UserError("is read and written all along", field="train.cache", fix="name a folder of this machine")
+    urls = {key: value for key, value in places_of(config).items() if is_url(value)}
+    here_now: dict[str, str | None] = {
+        key: str(here.at(url, of_model)) for key, url in urls.items() if key != "data.metadata"
+    }
+    if "data.metadata" in urls:
+        here_now |= data_at(here, urls["data.metadata"], has_root=bool(config.data.root))
+    elif not config.data.root and (out := Path(config.data.metadata).expanduser()).joinpath(TABLE).is_dir():
+        here_now["data.root"] = root_at(here, out)
+    return placed(config, here_now)

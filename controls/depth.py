@@ -9,12 +9,14 @@ import numpy as np
 from controls.amounts import Mean
 from controls.networks import loaded, map_gpus
 from core.settings import key
+from curation.gpus import pictures_gb
 from curation.schema import BOTH
 from curation.types import MapDrawer, MapFacts
 
 if TYPE_CHECKING:
     from models.annotators.depth import FindDepth
 
+PUBLISHED = "depth-v2-small"
 OUTER = (2, 98)
 """percentiles between which the amount looks for depth"""
 
@@ -23,7 +25,7 @@ OUTER = (2, 98)
 class Depth:
     """Relative inverse depth, spread over black to white."""
 
-    model: str = key("depth-v2-small", "name of published weights, or a folder in transformers' layout")
+    model: str = key(PUBLISHED, "name of published weights, or a folder in transformers' layout")
     side_px: int = key(518, "side at which pictures are looked at, as published; smaller is faster", min=56)
     steady: float = key(
         0.0,
@@ -51,6 +53,11 @@ class Depth:
     def gpus(self) -> float:
         """GPUs that one worker books where there are any."""
         return map_gpus(self.device)
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU; null for a network of one's own."""
+        return 0.3 + pictures_gb(self.side_px, 1, 2500) if self.model == PUBLISHED else None
 
     def start(self) -> MapDrawer:
         """Return a drawer for one clip.

@@ -11,6 +11,7 @@ from controls.amounts import EachPicture
 from controls.networks import at_short_side, loaded, map_gpus
 from controls.soft_edges import scribble
 from core.settings import key
+from curation.gpus import pictures_gb
 from curation.schema import BOTH
 from curation.types import MapDrawer
 
@@ -48,6 +49,11 @@ class HedEdges:
     def gpus(self) -> float:
         """GPUs that one worker books where there are any."""
         return map_gpus(self.device)
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return 0.3 + pictures_gb(self.short_side_px, 1, 1500)
 
     def start(self) -> MapDrawer:
         """Return a drawer for one clip.

@@ -10,6 +10,7 @@ import numpy as np
 from controls.amounts import EachPicture, density
 from controls.networks import at_short_side, loaded, map_gpus
 from core.settings import key
+from curation.gpus import pictures_gb
 from curation.schema import BOTH
 from curation.types import MapDrawer
 
@@ -47,6 +48,11 @@ class MlsdLines:
     def gpus(self) -> float:
         """GPUs that one worker books where there are any."""
         return map_gpus(self.device)
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return 0.3 + pictures_gb(self.short_side_px, 1, 1500)
 
     def start(self) -> MapDrawer:
         """Return a drawer for one clip.

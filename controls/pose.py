@@ -14,6 +14,10 @@ from core.settings import key
 from curation.schema import BOTH
 from curation.types import MapDrawer, MapFacts
 
+PUBLISHED = ("dwpose-people", "dwpose-keypoints")
+POSE_GB = 2.0
+"""of a GPU: 0.35 GB of weights, and onnxruntime's own allocator"""
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -44,6 +48,11 @@ class Pose:
     def gpus(self) -> float:
         """GPUs that one worker books where there are any."""
         return map_gpus(self.device)
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU; null for networks of one's own."""
+        return POSE_GB if (self.detector, self.keypoints) == PUBLISHED else None
 
     def start(self) -> MapDrawer:
         """Return a drawer for one clip.

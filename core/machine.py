@@ -12,10 +12,11 @@ import psutil
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as its driver names it."""
+    """A GPU as its driver names it, with its memory in all, and what of it nobody uses (null: not told)."""
 
     name: str
     memory_gb: float
+    free_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,21 @@ def read_machine() -> Machine:
 
 def read_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the NVIDIA driver lists; asks the driver's own tool, so that no library has to be loaded."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
     found = []
     for line in done.stdout.splitlines():
-        name, _, mib = line.rpartition(",")
-        if mib.strip().isdigit():
-            found.append(Gpu(name.strip(), round(int(mib) * (1 << 20) / 1e9, 1)))
+        name, *sizes = (part.strip() for part in line.split(","))
+        if sizes and sizes[0].isdigit():
+            found.append(Gpu(name, *(_gb_of_mib(size) for size in sizes[:2] if size.isdigit())))
     return tuple(found)
+
+
+def _gb_of_mib(mib: str) -> float:
+    return round(int(mib) * (1 << 20) / 1e9, 1)
 
 
 def version_of(package: str) -> str | None:

@@ -19,6 +19,7 @@ from core.cpu_time import DAEMONS, ENGINE, START, daemons_s, unclaimed
 from core.errors import RunError, UserError
 from core.files import atomic_write
 from core.machine import version_of
+from core.packages import code_digest
 from core.progress import Display, Tally
 from core.sanitize import printable, without_secrets
 from core.signals import stoppable
@@ -309,6 +310,7 @@ def _write_run(out: Path, recipe: Recipe, outcome: Outcome) -> None:
         "command": [printable(without_secrets(word)) for word in sys.argv],
         "recipe": recipe_values(recipe),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
+        "code": code_digest(),
         "plugins": packages_of(recipe.operators),
         "machine": {
             "cpus": psutil.cpu_count(),

@@ -23,7 +23,7 @@ from curation.analysis.media_calls import MediaCalls, SourceFailed, Stopped
 from curation.analysis.samples import decode_samples
 from curation.captions import caption_rows, has_no_caption, load_writer
 from curation.cut import judged_by_maps
-from curation.gpus import SCORE_GPUS, booked_gpus
+from curation.gpus import SCORE_GPUS, FillsGpus, booked_gpus, taken_gb
 from curation.judge import judge, rules_of, still_undecided
 from curation.output.folder import caption_operators
 from curation.output.table import rules_text, write_part
@@ -43,17 +43,21 @@ class StepSpec:
 
     Attributes:
         name: what progress calls it.
-        batch: rows it takes at a time.
+        batch: rows it takes at a time; None: as many as are handed to a worker together, to see what comes next.
         holds_models: whether it holds something heavy and so has workers of its own; else any worker may do it.
         at_once: batches that one worker may have under way at a time.
         gpus: that one worker books where there are any.
+        gpu_memory_gb: that one worker takes of each GPU; 0: not known, then `gpus` alone is booked.
+        fills_gpus: whether it leaves nothing of its GPUs to others, however large they are.
     """
 
     name: str
-    batch: int = 1
+    batch: int | None = 1
     holds_models: bool = False
     at_once: int = 1
     gpus: float = 0.0
+    gpu_memory_gb: float = 0.0
+    fills_gpus: bool = False
 
 
 class Step(Protocol):
@@ -104,15 +108,19 @@ class ProbeStep:
     """Sources become segments: hash, facts, borders. Unfinished clips pass."""
 
     plan: Plan
-    spec: ClassVar[StepSpec] = StepSpec("probe")
+    spec: ClassVar[StepSpec] = StepSpec("probe", batch=None)
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
         media = MediaCalls(self.plan, self.spec.name, report, begins=True)
 
         def process(rows: Sequence[Row]) -> Iterator[Row]:
-            for planned in rows:
-                row = self.plan.blank() | planned
+            filled = [self.plan.blank() | planned for planned in rows]
+            with media.reading_ahead([source_of(row) for row in filled if row["clip_id"] is None]):
+                yield from segments(filled)
+
+        def segments(rows: Sequence[Row]) -> Iterator[Row]:
+            for row in rows:
                 if row["clip_id"] is not None:
                     yield row
                     continue
@@ -193,8 +201,9 @@ class ScoreStep:
     @property
     def spec(self) -> StepSpec:
         """Named by its pool; its networks share what the largest of them books."""
-        gpus = max(booked_gpus(operator, SCORE_GPUS) for operator in self.operators.values())
-        return StepSpec(self.pool, batch=8, holds_models=True, gpus=gpus)
+        booked = [booked_gpus(operator, SCORE_GPUS) for operator in self.operators.values()]
+        taken = taken_gb(operator for operator, gpus in zip(self.operators.values(), booked, strict=True) if gpus)
+        return StepSpec(self.pool, batch=8, holds_models=True, gpus=max(booked), gpu_memory_gb=taken)
 
     def start(self, report: Report) -> Process:
         """Load the operators."""
@@ -265,8 +274,9 @@ class CutStep:
     @property
     def spec(self) -> StepSpec:
         """Networks that draw control maps on a GPU book a share of one, so the step has workers of its own."""
-        gpus = sum(booked_gpus(control, 0.0) for control in self.plan.recipe.controls.values())
-        return StepSpec("cut", holds_models=gpus > 0, gpus=min(1.0, gpus))
+        drawing = [control for control in self.plan.recipe.controls.values() if booked_gpus(control, 0.0)]
+        gpus = min(1.0, sum(booked_gpus(control, 0.0) for control in drawing))
+        return StepSpec("cut", holds_models=gpus > 0, gpus=gpus, gpu_memory_gb=taken_gb(drawing))
 
     def start(self, report: Report) -> Process:
         """Start the media process."""
@@ -315,6 +325,9 @@ class FinishStep:
         and as many again, which wait in the worker for slots that become free.
         """
         batch, slots, alignment = 8, self.captioner.slots, self.plan.recipe.alignment
+        captioner_gpus = booked_gpus(self.captioner, 1.0)
+        alignment_gpus = 0.0 if alignment is None else booked_gpus(alignment, SCORE_GPUS)
+        holders = [*([self.captioner] if captioner_gpus else []), *([alignment] if alignment_gpus else [])]
         if self.captioner.pool is None and alignment is None and slots == 1:
             batch = _rows_of_part(self.plan)
         return StepSpec(
@@ -322,7 +335,9 @@ class FinishStep:
             batch,
             holds_models=self.captioner.pool is not None or alignment is not None,
             at_once=2 * slots // batch + 2 if slots > 1 else 1,
-            gpus=booked_gpus(self.captioner, 1.0) or (0.0 if alignment is None else booked_gpus(alignment, SCORE_GPUS)),
+            gpus=captioner_gpus or alignment_gpus,
+            gpu_memory_gb=taken_gb(holders),
+            fills_gpus=captioner_gpus > 0 and isinstance(self.captioner, FillsGpus),
         )
 
     def start(self, report: Report) -> Process:

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.files import atomic_write
 from core.sanitize import printable
+from core.storage.place import called
 from evaluation.distances import QUANTILES, Distribution, ScoreDistance
 from evaluation.nearest import PICTURE_BITS, Nearest, Neighbour, likely_copies
 from evaluation.request import Request
@@ -29,11 +30,11 @@ def render_evaluation(found: Evaluation) -> str:
 
 def write_evaluation(request: Request, found: Evaluation) -> Path:
     """Write `evaluate.json`; return its path."""
-    reference = None if request.reference is None else str(request.reference[0])
+    reference = None if request.reference is None else called(request.reference[0])
     values = {
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "samples": {
-            "files": [str(source.file) for source in request.sources],
+            "files": [called(source.file) for source in request.sources],
             "count": found.samples,
             "failed": dict(found.failed),
             "without_prompt": found.without_prompt,

@@ -44,6 +44,11 @@ class Aesthetic:
         return score_gpus(self.clip.device)
 
     @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return self.clip.gpu_memory_gb
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the weights it loads.
 

@@ -46,6 +46,11 @@ class CaptionAlignment:
         return score_gpus(self.clip.device)
 
     @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return self.clip.gpu_memory_gb
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the weights it loads."""
         from models.scorers.clip import needed_weights

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from models.scorers.clip import ClipTower
 
 
+PICTURE_GB = {"ViT-L-14": 0.01, "ViT-L-14-336": 0.025, "ViT-B-16": 0.008, "ViT-B-32": 0.003}
+"""of a GPU, what goes with each picture under way in half precision; in full precision twice that"""
+
+
 @dataclass(frozen=True)
 class Clip:
     """Which CLIP looks at the frames, and how.
@@ -32,6 +36,18 @@ class Clip:
         """Refuse settings that cannot run."""
         if self.batch_frames < 1 or (self.short_side_px is not None and self.short_side_px < 1):
             raise ValueError("batch_frames and short_side_px must be at least 1")
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that it takes of a GPU: weights that were published as float32, and a batch; null for a folder."""
+        from models.scorers.clip import needed_weights
+        from models.weights.table import WEIGHTS
+
+        if self.model not in PICTURE_GB:
+            return None
+        weights_gb = sum(WEIGHTS[name].size_bytes for name in needed_weights(self.model)) / 1e9
+        precision = 1.0 if self.dtype == "float32" else 0.5
+        return precision * (weights_gb + 2 * self.batch_frames * PICTURE_GB[self.model])
 
     def load(self) -> "ClipTower":
         """Load the network; operators of one worker with the same settings share it."""

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from core.settings import key
-from curation.gpus import score_gpus
+from curation.gpus import pictures_gb, score_gpus
 from curation.schema import BOTH
 from curation.types import ClipInput, Sampling, Scorer, Scores
 
@@ -126,6 +126,11 @@ class Faces:
     def gpus(self) -> float:
         """GPUs that one worker books where there are any."""
         return score_gpus(self.device)
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return 0.3 + pictures_gb(self.short_side_px, self.batch_frames, 250)
 
     @property
     def wheel(self) -> "WheelWeights":

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from core.settings import key
-from curation.gpus import score_gpus
+from curation.gpus import pictures_gb, score_gpus
 from curation.schema import BOTH
 from curation.types import ClipInput, Sampling, Scorer, Scores
 
@@ -75,6 +75,11 @@ class Nsfw:
     def gpus(self) -> float:
         """GPUs that one worker books where there are any."""
         return score_gpus(self.device)
+
+    @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return 0.3 + pictures_gb(CROPPED_PX, self.batch_frames, 400)
 
     @property
     def wheel(self) -> "WheelWeights":

@@ -19,11 +19,12 @@ import numpy as np
 
 from core.packages import package_folders
 from core.settings import key
-from curation.gpus import score_gpus
+from curation.gpus import pictures_gb, score_gpus
 from curation.schema import BOTH
 from curation.types import ClipInput, Sampling, Scorer, Scores
 
 NETWORK_STEP_PX = 32
+CRAFT_BATCH = 8
 KERNEL_LEVEL = 0.3
 """Probability above which a pixel belongs to the kernel (the shrunk shape) of a text line."""
 GROW = 1.6
@@ -201,6 +202,11 @@ class TextArea:
         return score_gpus(self.device) if self.engine == "easyocr" else 0.0
 
     @property
+    def gpu_memory_gb(self) -> float | None:
+        """GB that its network takes of a GPU."""
+        return 1.0 + pictures_gb(self.short_side_px, CRAFT_BATCH, 500)
+
+    @property
     def sampling(self) -> Sampling | None:
         """A few RGB frames at uniform times."""
         return Sampling(2.0, self.frames, None, self.short_side_px, "rgb")
@@ -217,7 +223,7 @@ class TextArea:
     def _load_craft(self) -> Scorer:
         from operators.craft import load_craft
 
-        find = load_craft(None, self.device, self.short_side_px, self.long_side_px)
+        find = load_craft(None, self.device, self.short_side_px, self.long_side_px, CRAFT_BATCH)
 
         def score(clips: Sequence[ClipInput]) -> list[Scores]:
             frames = [(i, rgb) for i, clip in enumerate(clips) for rgb in clip.frames.pixels]

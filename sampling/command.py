@@ -1,7 +1,7 @@
 """The `sample` command: prompts, images and videos in, files out, each with the settings that made it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,12 @@ LONGEST_NOTE = 400
 
 
 def sample(
-    model: Path, requests: Sequence[Request], output: Path, options: Options = DEFAULTS, threads: int = 1
+    model: Path,
+    requests: Sequence[Request],
+    output: Path,
+    options: Options = DEFAULTS,
+    threads: int = 1,
+    on_made: Callable[[Path], None] = lambda path: None,
 ) -> list[Path]:
     """Sample every request; all are checked before the first is made.
 
@@ -30,6 +35,7 @@ def sample(
         output: a folder, or with one request a `.mp4` (or for one frame a `.png`), which no other request has made.
         options: how the model is opened.
         threads: of the CPU; on a busy machine more than one are slower.
+        on_made: called with each file once it and what lies beside it are whole.
 
     Returns:
         The files; beside each lies `.json` (settings), beside videos `.png` (contact sheet).
@@ -60,6 +66,7 @@ def sample(
         for note in opened.take_notes():
             print(f"note: {printable(note, LONGEST_NOTE)}", file=sys.stderr)
         write_sample(made, target)
+        on_made(target)
     return list(plan)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.files import read_bounded
+from core.storage.place import called
 from models.conditions.camera_path import PRESETS, CameraPath, preset_path, read_path
 from models.conditions.spec import ConditionSpec
 from models.conditions.trajectory import Trajectory, read_trajectory
@@ -277,17 +278,22 @@ def control_settings(request: Request) -> dict[str, object]:
     """Return what a sample was steered by, as it is written beside the file; nothing where nothing was asked for."""
     found: dict[str, object] = {}
     if request.control is not None:
-        found |= {"control": str(request.control), "control_kind": request.control_kind}
+        found |= {"control": called(request.control), "control_kind": request.control_kind}
     if request.trajectory is not None:
-        found["trajectory"] = str(request.trajectory)
+        found["trajectory"] = called(request.trajectory)
     if request.camera is not None:
-        found |= {"camera": request.camera, "camera_speed": request.camera_speed}
+        found |= {"camera": _camera_name(request.camera), "camera_speed": request.camera_speed}
     if request.reference is not None:
-        found["reference"] = str(request.reference)
+        found["reference"] = called(request.reference)
     if found:
         found |= {"control_scale": request.control_scale, "control_start": request.control_start}
         found["control_end"] = request.control_end
     return found
+
+
+def _camera_name(camera: str) -> str:
+    name = called(Path(camera))
+    return camera if camera in PRESETS or name == str(Path(camera)) else name
 
 
 def notes_of(steering: Steering, pixels: np.ndarray | None) -> Sequence[str]:

@@ -89,6 +89,12 @@ def _check_own(target: Path, request_id: str) -> None:
         )
 
 
+def sample_files(target: Path) -> tuple[Path, ...]:
+    """Return the files of a sample in the order in which they are written: settings, film or picture, contact sheet."""
+    settings, sheet = _beside(target)
+    return tuple(dict.fromkeys((settings, target, sheet)))
+
+
 def _beside(target: Path) -> tuple[Path, Path]:
     return target.with_suffix(".json"), target.with_suffix(".png")
 

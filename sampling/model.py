@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from core.digest import digest
+from core.storage.place import called
 from models.denoise.first_block_cache import Skipped, first_block_cache
 from models.denoise.generate import Course, Denoiser, Prompted, generate_latents
 from models.denoise.long_video import join
@@ -207,7 +208,7 @@ class OpenModel:
         media = [medium.file.path for medium in (job.image, job.end_image, job.video, job.mask) if medium]
         media.extend(job.steering.files)
         states = [[state.st_size, state.st_mtime_ns] for state in (path.stat() for path in media)]
-        return digest("sample", str(self._folder.absolute()), self._options.memory, states, self._asked(job))
+        return digest("sample", called(self._folder.absolute()), self._options.memory, states, self._asked(job))
 
     def _asked(self, job: Job) -> dict[str, Any]:
         asked, options = job.request, self._options
@@ -224,13 +225,13 @@ class OpenModel:
             "steps": job.steps,
             "guidance": job.guidance,
             "sampler": job.sampler,
-            **{name: str(medium.file.path) for name, medium in media.items() if medium},
+            **{name: called(medium.file.path) for name, medium in media.items() if medium},
             **({"strength": job.strength} if job.video else {}),
             **control_settings(asked),
             **({"segments": job.segments, "overlap": job.overlap} if job.segments > 1 else {}),
             **({"prompts": [dataclasses.asdict(one) for one in asked.prompts]} if asked.prompts else {}),
             **({"segment_frames": job.bucket.num_frames} if job.segments > 1 and control_settings(asked) else {}),
-            "loras": [{"path": str(lora.path), "scale": lora.scale} for lora, _ in self.facts.loras],
+            "loras": [{"path": called(lora.path), "scale": lora.scale} for lora, _ in self.facts.loras],
             "fuse_loras": options.fuse_loras,
             "vae_tiling": options.vae_tiling,
             **({"cache_threshold": options.cache_threshold} if options.cache_threshold is not None else {}),
@@ -242,7 +243,7 @@ class OpenModel:
         calls, cached = sum(one.calls for one in counts), sum(one.cached for one in counts)
         caching = {"cached_share": round(cached / max(1, calls), 3)}
         return {
-            "model": str(self._folder),
+            "model": called(self._folder),
             **self._asked(job),
             "memory": choice.mode,
             "vae_tiling": choice.vae_tiling,

@@ -1,10 +1,15 @@
 """Shared footage and runs; one Ray for the whole session."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from object_servers import Service
 
 TESTS = Path(__file__).resolve().parent
 # Workers and media processes find the project, and the operators that tests define.
@@ -68,3 +73,19 @@ def bucket_url(s3_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     point_at(s3_address, monkeypatch, tmp_path)
     return f"s3://{make_bucket(s3_address)}"
+
+
+@pytest.fixture(scope="session")
+def service_of() -> Iterator[Callable[[str], "Service"]]:
+    """From the name of an object store (`object_servers.SERVICES`) to it, running; each is started once."""
+    from object_servers import SERVICES, Service
+
+    running: dict[str, Service] = {}
+    with ExitStack() as stack:
+
+        def start(name: str) -> Service:
+            if name not in running:
+                running[name] = stack.enter_context(SERVICES[name]())
+            return running[name]
+
+        yield start

@@ -34,7 +34,10 @@ MAY_IMPORT = {
     "benchmarks": {*PACKAGES},
 }
 """Rooms, and what each may import of the others."""
-RAY_FILES = {"curation/engine/ray_runner.py", "train_bridge/cache/ray_build.py", "train_bridge/loop/launch.py"}
+RAY_FILES = {
+    *("curation/engine/ray_runner.py", "curation/engine/ray_nodes.py"),
+    *("train_bridge/cache/ray_build.py", "train_bridge/loop/launch.py"),
+}
 LONGEST = 400
 RUNS_CODE = frozenset((
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile"),

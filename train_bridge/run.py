@@ -17,7 +17,7 @@ import transformers
 from core.errors import RunError, UserError
 from core.files import atomic_write, make_folder, tidy
 from core.lock import locked
-from core.sanitize import printable, printable_lines
+from core.sanitize import printable, printable_lines, without_secrets
 from core.settings import plain
 from core.settings_file import render
 from models.accelerator import own_device
@@ -53,6 +53,7 @@ from train_bridge.loop.reward_job import check_reward, check_reward_weights
 from train_bridge.loop.stop_when import ReachedError, check_stop_when
 from train_bridge.loop.trained import add_adapter, begin_adapter
 from train_bridge.methods.conditions import mask_probabilities
+from train_bridge.named import as_named
 from train_bridge.noise_levels import objective_for, with_shift
 from train_bridge.old_runs import as_begun, load_run_config
 from train_bridge.parts import TINY_TEXT, Parts, check_frames, empty_transformer, empty_vae, find_parts, grid_of
@@ -153,7 +154,7 @@ def train(config: TrainConfig, run: Path, runner: Literal["ray", "inline"], ray_
         ids: dict[str, str] = {}
         if not config.kind.trains_vae and config.train.cache != "none":
             rows, ids = _build_cache(config, run, parts, rows, _cache_runner(runner, ray_address))
-        atomic_write(run / CONFIG_FILE, render(config))
+        atomic_write(run / CONFIG_FILE, render(as_named(config)))
         write_used(run, used)
         write_rows(run / ROWS_FILE, rows, ids)
         _write_facts(run, plan)
@@ -307,7 +308,7 @@ def _agree(config: TrainConfig, run: Path, used: dict[str, str]) -> str | None:
         UserError: with the key that differs.
     """
     file, allowed = run / CONFIG_FILE, config.resume.allow
-    now = _flat(plain(_comparable(config)))
+    now = _flat(plain(_comparable(as_named(config))))
     check_allowed(allowed, {*_flat(plain(TrainConfig())), *now})
     if not (run / "checkpoints").is_dir() or not file.is_file():
         return None
@@ -355,7 +356,7 @@ def _flat(values: object, prefix: str = "") -> dict[str, object]:
 def _write_facts(run: Path, plan: Plan, stopped: str | None = None) -> None:
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers, peft)}
     facts = {
-        "command": " ".join(sys.argv),
+        "command": without_secrets(" ".join(sys.argv)),
         "versions": versions | {"python": platform.python_version()},
         "machine": {"cpus": os.cpu_count(), "device": str(own_device())},
         "rows": len(plan.rows.train),

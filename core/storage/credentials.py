@@ -1,6 +1,7 @@
 """AWS's profile files, which obstore does not read by itself; environment, token files and roles it does."""
 
 import configparser
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,3 +55,16 @@ def profile(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     if "AWS_ENDPOINT_URL" in environment or "AWS_ENDPOINT" in environment:
         found.pop("endpoint", None)
     return found
+
+
+def google_endpoint(environment: Mapping[str, str]) -> str:
+    """Return which server is to be used for GCS where it is not Google's: nothing where it is, or cannot be told."""
+    if given := environment.get("GOOGLE_BASE_URL"):
+        return given
+    account = environment.get("GOOGLE_SERVICE_ACCOUNT_KEY", "")
+    file = environment.get("GOOGLE_SERVICE_ACCOUNT") or environment.get("GOOGLE_SERVICE_ACCOUNT_PATH")
+    try:
+        found = json.loads(account or (Path(file).read_text(encoding="utf-8") if file else "{}"))
+    except (OSError, ValueError):  # which obstore tells of
+        return ""
+    return str(found.get("gcs_base_url", "")) if isinstance(found, dict) else ""

@@ -9,8 +9,10 @@ names the holder's token, and takes over at once.
 """
 
 import json
+import math
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -19,12 +21,16 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from core.errors import UserError
+from core.sanitize import printable
 from core.storage.store import Entry, Lease, LostError, MissingError, StoreError
 
 BEAT_S = 5.0
 """between two renewals"""
 SILENCE_S = 30.0
 """after which a holder counts as dead; it gives up by itself after half of it"""
+
+NO_VERSION = '"00000000000000000000000000000000"'
+"""of no object"""
 
 
 class Conditional(Protocol):
@@ -79,7 +85,7 @@ class _Holder:
         """Take the lease, after its holder's death if need be.
 
         Raises:
-            UserError: it is held and renewed.
+            UserError: it is held and renewed, or the storage cannot keep a lease.
         """
         if not self._store.put_if_absent(self._key, self.content()):
             seen = self._wait_for_silence()
@@ -87,6 +93,7 @@ class _Holder:
             if not was_free and (seen is None or not self._store.put_if_unchanged(self._key, self.content(), seen)):
                 raise UserError(f"{self._store.url} has just been taken by another process; wait for it to end")
         self._version = self._own_version()
+        self._expect_conditions()
         self._renewed_s = time.monotonic()
         self._thread.start()
 
@@ -121,13 +128,19 @@ class _Holder:
             UserError: its version changed.
         """
         seen, held = self._look()
-        until = time.monotonic() + self._silence_s
+        begin = time.monotonic()
+        until, tells_s = begin + self._silence_s, begin + 1.2 * self._beat_s  # by then who lives has renewed it
         while seen is not None and time.monotonic() < until and not self._is_own(held):
             time.sleep(min(self._beat_s, self._silence_s) / 4)
             now, held = self._look()
             if now is not None and now != seen:
                 raise UserError(f"{self._store.url} is in use by {told(held)}; wait for it to end, or stop it")
             seen = now
+            if seen is not None and time.monotonic() > tells_s:
+                silent_s, tells_s = time.monotonic() - begin, math.inf
+                left = f"waiting up to {self._silence_s - silent_s:.0f} s"
+                words = f"{left}: {told(held)} held {self._store.url} and has been silent for {silent_s:.0f} s"
+                print(printable(words), file=sys.stderr, flush=True)
         return seen
 
     def _is_own(self, held: Mapping[str, Any]) -> bool:
@@ -144,6 +157,20 @@ class _Holder:
         if json.loads(self._store.read(self._key, version=version))["token"] != self._token:
             raise UserError(f"{self._store.url} has just been taken by another process; wait for it to end")
         return version
+
+    def _expect_conditions(self) -> None:
+        """Ask for two writes that must be refused.
+
+        Raises:
+            StoreError: the storage did one of them.
+        """
+        is_replaced = self._store.put_if_absent(self._key, self.content())
+        if is_replaced or self._store.put_if_unchanged(self._key, self.content(), NO_VERSION):
+            self._store.delete(self._key)
+            raise StoreError(
+                f"{self._store.url}: this storage ignores conditions on writes (If-None-Match, If-Match), so that two runs "
+                "could overwrite each other; use one that keeps to them"
+            )
 
     def _renew(self) -> None:
         while not self._end.wait(self._beat_s):

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.storage.credentials import profile
+from core.storage.credentials import google_endpoint, profile
 from core.storage.lease import object_lease
 from core.storage.refusals import refusal
 from core.storage.store import Entry, Lease, MissingError, StoreError, checked_key
@@ -22,6 +22,8 @@ PART_BYTES = 8 << 20
 """of an upload in parts, and of a download"""
 CHANGED = "has changed since it was looked at; run the same command again"
 CONNECT_S, REQUEST_S = 10, 60
+PAST_END = ("status code: 416", "Wanted range starting at")
+"""in what is told of a range that begins behind the end: the server's answer, or what obstore makes of one"""
 COPY_BYTES = 5 * 10**9
 """most that one copy within S3 takes"""
 
@@ -117,18 +119,25 @@ class ObjectStore:
             answer = obstore.get(self._client, self._path(key), options=options or None)
             if version is not None and _version(answer.meta) != version:
                 raise MissingError(f"{self._shown(key)}: {CHANGED}")
-            first, end = answer.range
-            content = bytes(answer.bytes())
-            if len(content) != end - first:
-                raise StoreError(
-                    f"{self._shown(key)}: the answer was cut short; run the same command again", is_transient=True
-                )
-            return content
+            return self._whole(key, answer)
 
         try:
             return self._tried(key, get)
         except _PastEndError:
             return b""
+
+    def begin(self, key: str, length: int) -> tuple[Entry, bytes]:
+        """Return what `stat` does, and so many of an object's first bytes, by one request."""
+        import obstore
+
+        def get() -> tuple[Entry, bytes]:
+            answer = obstore.get(self._client, self._path(key), options={"range": (0, length)})
+            return Entry(key, answer.meta["size"], _version(answer.meta)), self._whole(key, answer)
+
+        try:
+            return self._tried(key, get)
+        except _PastEndError:  # it is empty
+            return self.stat(key), b""
 
     def put(self, key: str, content: bytes | Path) -> str:
         """Write an object whole or not at all; a large one goes up in parts."""
@@ -136,7 +145,7 @@ class ObjectStore:
 
         self._need_writing()
         send = partial(obstore.put, self._client, self._path(key), content, chunk_size=PART_BYTES)
-        return str(self._tried(key, send)["e_tag"] or self.stat(key).version)
+        return _quoted(self._tried(key, send)["e_tag"]) or self.stat(key).version
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         """Write an object unless there is one.
@@ -151,7 +160,10 @@ class ObjectStore:
 
         mode: dict[str, Any] = {"e_tag": version}
         if self.place.scheme == "gs":  # which compares generations
-            meta = self._tried(key, lambda: obstore.head(self._client, self._path(key)))
+            try:
+                meta = self._tried(key, lambda: obstore.head(self._client, self._path(key)))
+            except MissingError:
+                return False
             if _version(meta) != version:
                 return False
             mode["version"] = meta["version"]
@@ -201,6 +213,16 @@ class ObjectStore:
 
         return self._tried(key, send, lost)
 
+    def _whole(self, key: str, answer: Any) -> bytes:
+        """Return an answer's bytes, unless it ends early."""
+        first, end = answer.range
+        content = bytes(answer.bytes())
+        if len(content) != end - first:
+            raise StoreError(
+                f"{self._shown(key)}: the answer was cut short; run the same command again", is_transient=True
+            )
+        return content
+
     def _holds(self, key: str, content: bytes) -> bool:
         try:
             return self.read(key) == content
@@ -225,7 +247,7 @@ class ObjectStore:
             except PreconditionError:
                 raise MissingError(f"{self._shown(key)}: {CHANGED}") from None
             except (BaseError, FileNotFoundError, OSError, ValueError) as error:
-                if "status code: 416" in str(error):
+                if any(words in str(error) for words in PAST_END):
                     raise _PastEndError from None
                 told = refusal(self._shown(key), error)
             left -= 1
@@ -287,12 +309,17 @@ def object_at(url: str) -> tuple[ObjectStore, str]:
 
 def _version(meta: Any) -> str:
     """Return an object's ETag, or its time of change where a server gives none."""
-    return str(meta["e_tag"] or meta["last_modified"].isoformat())
+    return _quoted(meta["e_tag"]) or str(meta["last_modified"].isoformat())
+
+
+def _quoted(etag: str | None) -> str:
+    """Return an ETag as answers to GET have it: Azure's listings, and some others, leave the quotes out."""
+    return f'"{etag}"' if etag and not etag.endswith('"') else etag or ""
 
 
 def _surroundings() -> tuple[tuple[str, str], ...]:
     """Return the variables that say which servers and credentials are used: other ones, another client."""
-    names = ("AWS_", "AZURE_", "GOOGLE_")
+    names = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_")
     return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(names)))
 
 
@@ -316,9 +343,11 @@ def _client(scheme: str, bucket: str, budget: Budget, surroundings: tuple[tuple[
             options["allow_http"] = bool(endpoint and endpoint.startswith("http://"))
             return S3Store(bucket, client_options=options, retry_config=retries, **given)
         if scheme == "gs":
+            options["allow_http"] = google_endpoint(environment).startswith("http://")
             return GCSStore(bucket, client_options=options, retry_config=retries)
         if scheme == "az":
-            if "AZURE_STORAGE_ACCOUNT_NAME" not in environment:
+            options["allow_http"] = environment.get("AZURE_STORAGE_ENDPOINT", "").startswith("http://")
+            if not {"AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_USE_EMULATOR"} & environment.keys():
                 raise StoreError(f"az://{bucket}: of which account? set AZURE_STORAGE_ACCOUNT_NAME")
             return AzureStore(bucket, client_options=options, retry_config=retries)
         options["allow_http"] = scheme == "http"

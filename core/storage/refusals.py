@@ -7,8 +7,10 @@ import re
 
 from core.storage.store import MissingError, StoreError
 
-_CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"(?:code|reason)\":\s*\"(\w{1,60})\"")
-_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"(?:code|reason)\":\s*\"(\w{1,60})\"|\(code: ([A-Za-z]{1,60})\)")
+_STATUS = re.compile(r"(?:status code: |\(code: )(\d{3})")
+"""The code in brackets is obstore's, of one object of many that were to be deleted."""
+_UNREADABLE = re.compile(r"Invalid Access Key|service account file")
 _NO_CREDENTIALS = re.compile(r"169\.254\.(169\.254|170\.2)|metadata\.google\.internal|credential", re.IGNORECASE)
 _BUCKET = ("there is no such bucket", "check the name, the region and the endpoint")
 _DENIED = ("access is denied", "grant these credentials reading here, and writing where something is written")
@@ -54,12 +56,14 @@ def refusal(where: str, error: Exception) -> StoreError:
     text = str(error)
     code = _CODE.search(text)
     status = int(found[1]) if (found := _STATUS.search(text)) else None
-    named = BY_CODE.get((code[1] or code[2]) if code else "")
+    named = BY_CODE.get(code[code.lastindex or 0] if code else "")
     is_transient = status in TRANSIENT or named is _BUSY
     if isinstance(error, FileNotFoundError) and named is None:
         return MissingError(f"{where}: no such object")
     if named is None and status is not None:
         named = BY_STATUS.get(status, (f"the storage fails (HTTP {status})", "run the same command to resume"))
+    if named is None and _UNREADABLE.search(text):
+        named = _WRONG
     if named is None and _NO_CREDENTIALS.search(text):
         named = _NONE
     if named is None and "Range request not supported" in text:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from core.files import atomic_path, make_folder, remove_leftovers
 from core.storage.object_store import PART_BYTES, object_at
-from core.storage.store import MissingError
+from core.storage.store import Entry, MissingError, Store
 
 FOLDER_VARIABLE = "SELECTS_STAGE"
 BOUND_VARIABLE = "SELECTS_STAGE_GB"
@@ -61,7 +62,7 @@ def staged(url: str, number: int, on_bytes: Callable[[int], None]) -> Iterator[P
     """
     path = staged_path(url, number)
     make_folder(path.parent)
-    with _shared(path) as lock:
+    with shared(path) as lock:
         while not path.is_file():
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
@@ -73,29 +74,57 @@ def staged(url: str, number: int, on_bytes: Callable[[int], None]) -> Iterator[P
 
 def _fetch(url: str, number: int, path: Path, on_bytes: Callable[[int], None]) -> None:
     store, name = object_at(url)
-    entry = store.stat(name)
+    entry, first = store.begin(name, PART_BYTES)
     if version_number(entry.version) != number:
         raise MissingError(f"{url}: has changed since it was planned; curate again")
     remove_leftovers(path.parent)
     make_room(path.parent, entry.size_bytes)
-    starts = range(0, entry.size_bytes, PART_BYTES)
-    with (
-        atomic_path(path, to_disk=False) as temporary,
-        temporary.open("wb") as file,
-        ThreadPoolExecutor(AT_ONCE) as pool,
-    ):
-        waiting = [pool.submit(store.read, name, start, PART_BYTES, entry.version) for start in starts[:AT_ONCE]]
+    with atomic_path(path, to_disk=False) as temporary:
+        download(store, entry, temporary, on_bytes, first)
+
+
+def download(
+    store: Store,
+    entry: Entry,
+    path: Path,
+    on_bytes: Callable[[int], None] = lambda count: None,
+    first: bytes = b"",
+) -> None:
+    """Write an object's content to a file, several parts under way at a time, all of one version.
+
+    Args:
+        store: where it lies.
+        entry: its key, size and version.
+        path: the file, which is half there if this breaks.
+        on_bytes: called with the bytes of each part; what it raises ends the fetching.
+        first: what was read of its beginning.
+
+    Raises:
+        MissingError: it is gone, or of another version.
+        StoreError: the storage refuses.
+    """
+    starts = range(len(first), entry.size_bytes, PART_BYTES)
+    with path.open("wb") as file, ThreadPoolExecutor(AT_ONCE) as pool:
+        file.write(first)
+        on_bytes(len(first))
+        waiting = [pool.submit(store.read, entry.key, start, PART_BYTES, entry.version) for start in starts[:AT_ONCE]]
         for place in range(len(starts)):
             part = waiting.pop(0).result()
             if place + AT_ONCE < len(starts):
-                waiting.append(pool.submit(store.read, name, starts[place + AT_ONCE], PART_BYTES, entry.version))
+                begin = starts[place + AT_ONCE]
+                waiting.append(pool.submit(store.read, entry.key, begin, PART_BYTES, entry.version))
             file.write(part)
             on_bytes(len(part))
 
 
+def bound_bytes() -> float:
+    """Return how much of this node's disk copies may take."""
+    return float(os.environ.get(BOUND_VARIABLE) or USUAL_GB) * 1e9
+
+
 def make_room(folder: Path, size_bytes: int) -> None:
     """Delete the copies that were not used for longest, and are not in use, until so many bytes more fit the bound."""
-    bound = float(os.environ.get(BOUND_VARIABLE) or USUAL_GB) * 1e9
+    bound = bound_bytes()
     copies = []
     for path in folder.iterdir():
         if not path.name.startswith(".") and path.suffix != _LOCK:
@@ -107,24 +136,27 @@ def make_room(folder: Path, size_bytes: int) -> None:
     for _, size, path in sorted(copies):
         if used + size_bytes <= bound:
             return
-        if _deleted(path):
+        if deleted(path):
             used -= size
 
 
-def _deleted(path: Path) -> bool:
-    """Delete a copy that nobody reads; return whether it is gone."""
+def deleted(path: Path) -> bool:
+    """Delete a copy, a file or folder, that nobody reads; return whether it is gone."""
     with open(f"{path}{_LOCK}", "a", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
         Path(lock.name).unlink(missing_ok=True)
     return True
 
 
 @contextlib.contextmanager
-def _shared(path: Path) -> Iterator[int]:
+def shared(path: Path) -> Iterator[int]:
     """Hold a copy's lock together with other readers; yields the lock's descriptor."""
     name = f"{path}{_LOCK}"
     while True:

@@ -15,8 +15,8 @@ from media.types import Heartbeat
 
 LOOKED_AT = frozenset((".mp4", ".mov", ".m4v", ".mkv", ".webm"))
 """suffixes of formats whose index is in one place"""
-LEAST_BYTES = 2 * PART_BYTES
-"""a smaller source is fetched in hardly more requests than a look takes"""
+LEAST_BYTES = 8 * PART_BYTES
+"""a smaller source is fetched in about the time that a look takes, whose requests follow each other"""
 SHARE, MOST_BYTES = 0.05, 16 << 20
 """of a source that a look may read; beyond it all of the source is fetched unseen"""
 LOOKING = Budget(tries=3, pause_s=0.2, most_s=10.0)

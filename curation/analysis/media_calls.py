@@ -1,6 +1,7 @@
 """What the steps ask of the media processes, with an eye on failures, bugs and the wish to stop."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ from core.sanitize import without_secrets
 from core.storage.staging import staged
 from core.storage.store import StoreError
 from curation.analysis.look import budget_bytes, expect_size
+from curation.analysis.read_ahead import ReadAhead
 from curation.gpus import booked_gpus
 from curation.inputs.sources import name_problem
 from curation.types import Row, Source
@@ -40,12 +42,15 @@ class MediaPool:
         """Start with none."""
         self.plan = plan
         self._idle: list[MediaProcess] = []
+        self._lock = threading.Lock()
 
     def run(
         self, on_beat: Heartbeat, on_cpu: Callable[[dict[str, float]], None], name: str, *args: Any
     ) -> Iterator[Any]:
         """Run a task as `MediaProcess.run` does; `on_cpu` is told its CPU seconds by step at the end."""
-        process = self._idle.pop() if self._idle else MediaProcess(sandbox_of(self.plan))
+        with self._lock:
+            process = self._idle.pop() if self._idle else None
+        process = process or MediaProcess(sandbox_of(self.plan))
         try:
             yield from process.run(on_beat, name, *args)
         finally:
@@ -60,14 +65,16 @@ class MediaPool:
 
 
 _pools: list[MediaPool] = []  # of this process; at most one, of the run that it works for
+_pools_lock = threading.Lock()
 
 
 def media_pool(plan: Plan) -> MediaPool:
     """Return this worker's media processes for a run; those of an earlier run are ended."""
-    if not _pools or _pools[0].plan.run != plan.run:
-        close_media()
-        _pools.append(MediaPool(plan))
-    return _pools[0]
+    with _pools_lock:
+        if not _pools or _pools[0].plan.run != plan.run:
+            close_media()
+            _pools.append(MediaPool(plan))
+        return _pools[0]
 
 
 def close_media() -> None:
@@ -98,6 +105,8 @@ class MediaCalls:
         """Serve one step; `begins` says that its tasks begin something new."""
         self._plan, self._report, self._step, self._begins = plan, report, step, begins
         self._tasks = lru_cache(64)(self._probe_again)
+        self._ahead: ReadAhead | None = None
+        self._is_given_up = False
 
     def run(self, name: str, *arguments: object) -> Iterator[Any]:
         """Run a task of `curation.analysis.tasks` and give its results as they come.
@@ -109,9 +118,7 @@ class MediaCalls:
         """
         self._look_for_stop()
         try:
-            if name == "probe":
-                self._look(arguments)
-            with self._at_hand(arguments):
+            with self._at_hand(name, arguments):
                 yield from media_pool(self._plan).run(self._beat, self._spent, name, *arguments)
         except MediaError as error:
             raise SourceFailed(error) from None
@@ -136,38 +143,64 @@ class MediaCalls:
         task: Task = list(self.run("probe", source))[0]
         return task
 
-    def _look(self, arguments: tuple[object, ...]) -> None:
-        """Look at a large source in a bucket before it is fetched.
-
-        Raises:
-            MediaError: it cannot be read, as fetching all of it would show.
-        """
-        for source in arguments:
-            if not isinstance(source, Source) or not source.is_remote or name_problem(source) is not None:
-                continue
-            if source.size_bytes:  # 0 where it could not be looked for: fetching tells why
-                expect_size(source, self._plan.recipe.limits.max_file_gb)
-            if not (most_bytes := budget_bytes(source)):
-                continue
-            try:
-                ((refusal, count),) = media_pool(self._plan).run(self._beat, self._spent, "look", source, most_bytes)
-            except (MediaError, InternalError):  # whatever it is, it shows again once all of the source is here
-                continue
-            self._report(Done(self._step, looked_bytes=count, looked_at_bytes=source.size_bytes))
-            if refusal is not None:
-                raise MediaError(refusal)
+    @contextmanager
+    def reading_ahead(self, sources: Sequence[Source]) -> Iterator[None]:
+        """While the block runs and probes sources in this order, fetch those in buckets ahead of their turns."""
+        ahead = [source for source in sources if _is_fetched(source)]
+        if not ahead:
+            yield
+            return
+        self._ahead, self._is_given_up = ReadAhead(self._fetching, ahead), False
+        try:
+            yield
+        finally:
+            self._is_given_up = True
+            self._ahead.close()
+            self._ahead, self._is_given_up = None, False
 
     @contextmanager
-    def _at_hand(self, arguments: tuple[object, ...]) -> Iterator[None]:
+    def _at_hand(self, name: str, arguments: tuple[object, ...]) -> Iterator[None]:
         """Have the task's source on this node's disk while it runs; a local one is where it is."""
         sources = [each.source if isinstance(each, Task) else each for each in arguments]
         with ExitStack() as stack:
             for source in sources:
-                if isinstance(source, Source) and source.is_remote and name_problem(source) is None:
-                    stack.enter_context(staged(source.url, source.mtime_ns, self._fetched))
+                if isinstance(source, Source) and _is_fetched(source):
+                    if name != "probe":
+                        stack.enter_context(staged(source.url, source.mtime_ns, self._fetched))
+                    elif self._ahead is None:
+                        stack.enter_context(self._fetching(source))
+                    else:
+                        stack.enter_context(self._ahead.at_hand(source))
             yield
 
+    @contextmanager
+    def _fetching(self, source: Source) -> Iterator[None]:
+        """Look at a source in a bucket, and have it on this node's disk while the block runs.
+
+        Raises:
+            MediaError: it cannot be read, as fetching all of it would show.
+            StoreError: the storage refuses.
+        """
+        self._look(source)
+        with staged(source.url, source.mtime_ns, self._fetched):
+            yield
+
+    def _look(self, source: Source) -> None:
+        if source.size_bytes:  # 0 where it could not be looked for: fetching tells why
+            expect_size(source, self._plan.recipe.limits.max_file_gb)
+        if not (most_bytes := budget_bytes(source)):
+            return
+        try:
+            ((refusal, count),) = media_pool(self._plan).run(self._beat, self._spent, "look", source, most_bytes)
+        except (MediaError, InternalError):  # whatever it is, it shows again once all of the source is here
+            return
+        self._report(Done(self._step, looked_bytes=count, looked_at_bytes=source.size_bytes))
+        if refusal is not None:
+            raise MediaError(refusal)
+
     def _fetched(self, count: int) -> None:
+        if self._is_given_up:
+            raise Stopped
         self._look_for_stop()
         self._report(Done(self._step, fetched_bytes=count))
 
@@ -182,3 +215,8 @@ class MediaCalls:
 
     def _spent(self, cpu_s: dict[str, float]) -> None:
         self._report(Done(self._step, cpu_s=cpu_s))
+
+
+def _is_fetched(source: Source) -> bool:
+    """Return whether a source is copied to this node's disk before it is read."""
+    return source.is_remote and name_problem(source) is None

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 
@@ -16,10 +17,28 @@ def expect_answer(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
-        words = error.strerror or "no answer"
-        raise UserError(
-            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
-        ) from None
+        raise _silent(address, error.strerror or "no answer") from None
+
+
+def not_joined(address: str, error: Exception) -> UserError:
+    """Return why a cluster could not be joined: it has other versions, or does not answer."""
+    text = str(error)
+    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", text)
+    if len(versions) != 2:
+        return _silent(address, text.splitlines()[0] if text else type(error).__name__)
+    (ray, python), (our_ray, our_python) = versions
+    return UserError(
+        f"the cluster runs Ray {ray} on Python {python}, and this process Ray {our_ray} on Python {our_python}",
+        field="ray_address",
+        value=address,
+        fix="start this command in the cluster's environment or image, such as by `submit`",
+    )
+
+
+def _silent(address: str, words: str) -> UserError:
+    return UserError(
+        f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
+    )
 
 
 @contextlib.contextmanager

@@ -38,7 +38,10 @@ from core.plugins import folders_to_ship  # noqa: E402
 from core.progress import Display, Tally  # noqa: E402
 from curation.engine.blocks import BLOCK_ROWS, SHARED_ROWS, blocks_of  # noqa: E402
 from curation.engine.booking import Booking, book_workers, elastic  # noqa: E402
-from curation.engine.connecting import expect_answer, quiet_stderr  # noqa: E402
+from curation.engine.capacity import away_from  # noqa: E402
+from curation.engine.connecting import expect_answer, not_joined, quiet_stderr  # noqa: E402
+from curation.engine.node_look import RunNeeds  # noqa: E402
+from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.engine.ray_worker import Job, TallyActor, Worker, do_step, packed  # noqa: E402
 from curation.output.deliveries import Handoff, shared_mark  # noqa: E402
 from curation.steps import Step  # noqa: E402
@@ -97,10 +100,7 @@ def start_ray(address: str | None, cpus: int | None = None, plugins: Sequence[st
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise
-        words = str(error).splitlines()[0]
-        raise UserError(
-            f"no cluster answers ({words})", field="ray_address", value=address, fix="leave it out to run here"
-        ) from None
+        raise not_joined(address, error) from None
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,20 @@ class RayRunner:
     Attributes:
         address: the cluster's; null: within this process.
         handoff: of an output in a bucket, where nodes that do not see the folder here leave what they make.
+        needs: what each node of a cluster must have and reach.
     """
 
     address: str | None = None
     handoff: Handoff | None = None
+    needs: RunNeeds = RunNeeds()
 
     def prepare(self, plan: Plan, steps: list[Step]) -> None:
         """Start or join Ray, and see that the steps fit."""
         if not ray.is_initialized():
             print(f"joining Ray at {self.address} …" if self.address else "starting Ray …", file=sys.stderr)
         start_ray(self.address, plugins=_plugins_of(plan, steps))
+        if self.address and (plan.judges_apart or plan.recipe.duplicates is None):  # the first pass
+            expect_fit_nodes(Path(plan.out), self.needs)
         self.book(plan, steps)
 
     def run(self, plan: Plan, steps: list[Step], rows: Collection[Row], display: Display) -> Tally:
@@ -132,8 +136,7 @@ class RayRunner:
         Raises:
             UserError: they do not fit.
         """
-        there = ray.cluster_resources()
-        bookings = book_workers(plan, steps, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        bookings = book_workers(plan, steps, capacities())
         return elastic(bookings, plan, steps) if self.address else bookings
 
 
@@ -195,12 +198,15 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 def _rows_ahead(step: Step, workers: int) -> int:
     """Return how many rows or blocks of them may wait for a step, so that its workers find their next batches there."""
-    wanted = (step.spec.at_once + 1) * _batch(step) * workers
+    wanted = (step.spec.at_once + 1) * (_batch(step) or 1) * workers
     return wanted if step.plan.shares_blocks else max(8, wanted)
 
 
-def _batch(step: Step) -> int:
-    """Return how many values Ray hands a worker at a time: each is a row, or where rows share blocks many of them."""
+def _batch(step: Step) -> int | None:
+    """Return how many values Ray hands a worker at a time: each is a row, or where rows share blocks many of them.
+
+    None: all of a block.
+    """
     return 1 if step.plan.shares_blocks else step.spec.batch
 
 
@@ -226,6 +232,7 @@ def _graph(
                     max_concurrent_calls_per_actor=step.spec.at_once,
                 )
                 usual |= {"compute": pool, "num_gpus": booking.gpus, "max_restarts": deaths, "max_task_retries": -1}
+                usual |= away_from(booking.avoids)
                 dataset = dataset.map_batches(Worker, fn_constructor_args=(step, job), **usual)
             else:
                 tasks = ray.data.TaskPoolStrategy(size=booking.most)

@@ -101,7 +101,7 @@ class _Started:
     reports: Reports
     delivery: Delivery | None
     is_on_cluster: bool
-    rows_at_once: int
+    rows_at_once: int | None
 
     @classmethod
     def of(cls, step: Step, job: Job) -> "_Started":

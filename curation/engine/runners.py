@@ -1,5 +1,6 @@
 """Two ways to run the same steps: a plain loop, and one streaming Ray Data graph (in `ray_runner`)."""
 
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
@@ -9,6 +10,9 @@ from curation.analysis.media_calls import close_media
 from curation.steps import Process, Step
 from curation.types import Row
 from curation.work import Plan
+
+ROWS_TOGETHER = 64
+"""for a step that wants to see what comes next"""
 
 
 class Runner(Protocol):
@@ -38,13 +42,16 @@ def run_inline(steps: list[Step], rows: Collection[Row], display: Display) -> Ta
     """Chain the steps as generators over the rows."""
     tally = Tally()
 
+    lock = threading.Lock()  # what is read ahead reports from threads of its own
+
     def report(done: Done) -> None:
-        tally.add(done)
-        display.show(tally)
+        with lock:
+            tally.add(done)
+            display.show(tally)
 
     flow: Iterable[Row] = rows
     for step in steps:
-        flow = _through(step.start(report), flow, step.spec.batch)
+        flow = _through(step.start(report), flow, step.spec.batch or ROWS_TOGETHER)
     try:
         for _ in flow:
             pass

@@ -11,13 +11,13 @@ import pyarrow as pa
 from core.errors import UserError
 from core.files import temporary_path
 from core.sanitize import printable
+from core.storage.place import called
 from curation.export import EXPORTERS, FILES, FORMATS, Format, export, rows_of
 from curation.export.chosen import chosen_of
 from curation.export.how import ExportSettings
 from curation.export.memory import Memory, read_memory, remember
 from curation.export.rows import Tally, complete_batches, digest_of, other_captions
 from curation.folders import SHARDS
-from curation.output.place import place_of_output
 
 CHEAP: tuple[Format, ...] = ("webvid", "diffusers")
 """Besides `internal`, which every output has."""
@@ -115,7 +115,7 @@ def _foreign_again(out: Path, format: str, again: Callable[[str], None]) -> list
 
 
 def _line(out: Path, format: str, name: str, options: list[str]) -> str:
-    words = ["run_pipeline.py", "export", place_of_output(out), "--format", format, *options]
+    words = ["run_pipeline.py", "export", called(out), "--format", format, *options]
     return f"{printable(name)} is out of date; write it again: {printable(shlex.join(words))}"
 
 

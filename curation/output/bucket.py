@@ -5,7 +5,6 @@ what has changed below the new commit, and only then to its own name. Our reader
 names, so that they have one commit whole, or an error that says to run again.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,24 @@ from typing import NamedTuple
 
 from core.digest import file_sha256
 from core.errors import UserError
-from core.files import TEMPORARY_NAME, atomic_write, make_folder
+from core.files import TEMPORARY_NAME, atomic_path, atomic_write, make_folder
 from core.lock import locked
 from core.storage.object_store import COPY_BYTES
-from core.storage.store import Lease, MissingError, Store, StoreError
+from core.storage.staging import download
+from core.storage.store import Entry, Lease, MissingError, Store, StoreError
 from curation.folders import PARTS
 from curation.inputs.outputs import RECIPE
-from curation.output.commits import COMMITS, LEASE, Commit, Pushed, commit_key, commit_text, last_commit, object_key
+from curation.output.commits import (
+    COMMITS,
+    LEASE,
+    Commit,
+    Pushed,
+    commit_key,
+    commit_text,
+    last_commit,
+    next_commit,
+    object_key,
+)
 from curation.output.stand_ins import stands_for, write_stand_in
 
 PULLED = ".pulled.json"
@@ -29,7 +39,6 @@ PULLED = ".pulled.json"
 WITHIN_PARTS = f"{PARTS}/"
 """what belongs to a run that goes on, and not to what is published"""
 AT_ONCE = 16
-PIECE_BYTES = 8 << 20
 Known = tuple[str, int]
 """digest of a pulled file, and its time of change when it was pulled"""
 
@@ -147,7 +156,8 @@ def publish(
         files |= zip(rest, pool.map(lambda path: upload.one(path, local[path]), rest), strict=True)
     if files == dict(before.files):
         return before
-    commit = Commit(before.number + 1, files, by)
+    lease.check()
+    commit = next_commit(store, before, files, by)
     lease.check()
     if not store.put_if_absent(commit_key(commit.number), commit_text(commit)):
         raise UserError(f"{store.url}: another process has committed meanwhile; run the same command again")
@@ -310,15 +320,12 @@ def _pulled(folder: Path) -> dict[str, Known]:
 
 
 def _fetch(store: Store, pushed: Pushed, path: Path) -> None:
-    """Read one file of a commit, in pieces of one version.
+    """Read one file of a commit, in parts of one version.
 
     Raises:
         StoreError: it is not what was pushed.
     """
-    digest, pieces = hashlib.sha256(), []
-    for start in range(0, pushed.size_bytes, PIECE_BYTES):
-        pieces.append(store.read(pushed.object, start, PIECE_BYTES, pushed.version))
-        digest.update(pieces[-1])
-    if digest.hexdigest() != pushed.digest:
-        raise StoreError(f"{store.url}/{pushed.object}: not what was pushed; push the output again")
-    atomic_write(path, b"".join(pieces), to_disk=False)
+    with atomic_path(path, to_disk=False) as temporary:
+        download(store, Entry(pushed.object, pushed.size_bytes, pushed.version), temporary)
+        if file_sha256(temporary) != pushed.digest:
+            raise StoreError(f"{store.url}/{pushed.object}: not what was pushed; push the output again")

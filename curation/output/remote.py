@@ -25,7 +25,8 @@ from core.files import atomic_write, linked, make_folder
 from core.lock import locked
 from core.storage.lease import held_by, told
 from core.storage.object_store import ObjectStore
-from core.storage.staging import stage_folder
+from core.storage.place import record_place
+from core.storage.staging import stage_folder, staged, version_number
 from core.storage.store import Lease, LostError, StoreError
 from curation.folders import PARTS
 from curation.inputs.outputs import RECIPE
@@ -42,8 +43,7 @@ from curation.output.bucket import (
 from curation.output.commits import LEASE, Commit, commit_key, commit_text, last_commit, leftovers, remove_held
 from curation.output.compaction import parts_at_rest
 from curation.output.deliveries import Handoff, Receiver
-from curation.output.place import record_place
-from curation.output.stand_ins import may_stand_in
+from curation.output.stand_ins import may_stand_in, stands_for
 from curation.output.table import part_files
 
 EVERY_VARIABLE = "SELECTS_COMMIT_S"
@@ -194,6 +194,23 @@ class RemoteOutput:
         self._receiver.forget({each.digest for each in self._last.files.values()})
         if self._last.number > 2:  # the one before is left to whoever reads it at this moment
             self._store.delete(commit_key(self._last.number - 2))
+
+    def whole(self, file: Path) -> Path:
+        """Return a file of the folder; of a stand-in a copy of what it stands for, which is there for a while.
+
+        Raises:
+            StoreError: the storage refuses, or does not hold it any more.
+        """
+        digest, files = stands_for(file, file.stat().st_size), self._last.files
+        if digest is None:
+            return file
+        pushed = files.get(file.relative_to(self.folder).as_posix())
+        if pushed is None or pushed.digest != digest:  # it was moved since
+            pushed = next((each for each in files.values() if each.digest == digest), None)
+        if pushed is None:
+            raise StoreError(f"{self.url}: does not hold {file.name} any more; run the same command again")
+        with staged(f"{self.url}/{pushed.object}", version_number(pushed.version), lambda count: None) as copy:
+            return copy
 
     @contextmanager
     def committing(self, on_loss: Callable[[], None]) -> Iterator[None]:

@@ -19,7 +19,8 @@ from markupsafe import Markup
 
 from core.files import atomic_path, remove_leftovers
 from core.sanitize import printable, printable_lines, without_secrets
-from curation.output.place import name_of_output, place_of_output
+from core.storage.place import called
+from curation.output.place import name_of_output
 from curation.output.table import clips_folder
 from curation.recipe import Recipe, render_recipe
 from curation.report.agreement import agreements
@@ -94,7 +95,7 @@ def pack_output(output: Gathered, budget: Budget = Budget(), first: Sequence[int
     blobs |= {f"pictures-{row}": " ".join(jpegs) for row, jpegs in pictures.items()}
     facts = {
         "name": name_of_output(output.out),
-        "out": place_of_output(output.out),
+        "out": called(output.out),
         "base": "",
         "rows": len(table),
         "columns": [

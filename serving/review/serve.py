@@ -1,9 +1,7 @@
 """The `review` command: an output and its journal behind a page, on this machine unless told otherwise."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-from curation.recipe import Recipe
 from serving.guard import Guard, Limits
 from serving.listen import check_token, hosts_of, listen
 from serving.review.app import Finder, build_review
@@ -14,8 +12,7 @@ LIMITS = Limits(body_bytes=1 << 20, requests_per_minute=6000)
 
 
 def review(
-    out: Path,
-    recipe: Recipe,
+    store: ReviewStore,
     finder: Finder,
     host: str,
     port: int,
@@ -25,8 +22,7 @@ def review(
     """Serve an output for review until interrupted.
 
     Args:
-        out: the output.
-        recipe: its recipe.
+        store: the output.
         finder: answers the search box.
         host: address; for one that others can reach a token is needed.
         port: 0 takes a free one.
@@ -37,5 +33,5 @@ def review(
         UserError: the address cannot be had.
     """
     check_token(host, token)
-    app = build_review(ReviewStore(out, recipe), out.resolve().name, finder)
+    app = build_review(store, store.name, finder)
     listen(Guard(app, token, hosts_of(host), LIMITS), host, port, on_ready)

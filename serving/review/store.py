@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from core.errors import UserError
 from curation.analysis.previews import preview_path
 from curation.expressions import parse
 from curation.judge import judge_table, rules_of
+from curation.output.place import name_of_output
 from curation.output.stash import read_stashed, restored, stashed_columns
 from curation.output.table import clips_folder, read_table
 from curation.recipe import Recipe
@@ -51,13 +52,24 @@ class ReviewStore:
     The table is read again when a run has replaced it, the journal when somebody else has added to it.
     """
 
-    def __init__(self, out: Path, recipe: Recipe):
-        """Read the output."""
-        self._out, self._recipe = out, recipe
+    def __init__(self, out: Path, recipe: Recipe, whole: Callable[[Path], Path] = lambda path: path):
+        """Read the output.
+
+        Args:
+            out: the output.
+            recipe: its recipe.
+            whole: returns the file to show for a clip's file, which may lie elsewhere.
+        """
+        self._out, self._recipe, self._whole_file = out, recipe, whole
         self._lock = threading.RLock()
         self._bare = self._whole = read_table(out, recipe.writers, [])
         self._reviews, self._seen = Reviews({}), (0, 0, -1)
         self._refresh()
+
+    @property
+    def name(self) -> str:
+        """What the output is called, without the folders above it."""
+        return name_of_output(self._out)
 
     @property
     def table(self) -> pa.Table:
@@ -125,7 +137,9 @@ class ReviewStore:
         """Return a clip's file; None where it has none, or it is gone."""
         named = self._column(clip_id, "clip_path")
         path = self._out / named if isinstance(named, str) else None
-        return path if path is not None and path.is_file() and self._out.resolve() in path.resolve().parents else None
+        if path is None or not path.is_file() or self._out.resolve() not in path.resolve().parents:
+            return None
+        return self._whole_file(path)
 
     def picture_of(self, clip_id: str, number: int) -> Path | None:
         """Return one of a clip's previews; None where there is none."""

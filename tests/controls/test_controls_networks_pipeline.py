@@ -13,6 +13,7 @@ from controls.frames import draw_maps
 from controls.hed import HedEdges
 from core.errors import UserError
 from curation.engine.booking import book_workers
+from curation.engine.capacity import NodeCapacity
 from curation.steps import CutStep
 from demo.drawing import write_video
 from tests.helpers.tiny_annotators import depth_folder, detector_onnx, hed_file, keypoints_onnx, mlsd_file
@@ -134,9 +135,9 @@ def test_cutting_books_a_share_of_a_gpu_for_networks_that_draw() -> None:
     assert not cut_step("controls: {depth: {device: cpu}}").spec.holds_models
     step = cut_step("controls: {depth: true, pose: true}")
     assert step.spec.holds_models and step.spec.gpus == pytest.approx(0.2)
-    booked = book_workers(step.plan, [step], cpus=16, gpus=1)["cut"]
+    booked = book_workers(step.plan, [step], [NodeCapacity("one", cpus=16, gpus=1)])["cut"]
     assert booked.workers == 5 and booked.gpus == pytest.approx(0.2)
-    without = book_workers(step.plan, [step], cpus=16, gpus=0)["cut"]
+    without = book_workers(step.plan, [step], [NodeCapacity("one", cpus=16)])["cut"]
     assert without.gpus == 0 and without.workers == 8
 
 

@@ -1,6 +1,6 @@
 """What workers book of a GPU: as operators and captioners state it, and as plug-ins of version 0.9 did."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pytest
@@ -8,12 +8,13 @@ import pytest
 from captioners import CAPTIONERS
 from captioners.transformers import Transformers
 from captioners.vllm import Vllm
-from curation.gpus import SCORE_GPUS, UsesGpu, booked_gpus
+from curation.gpus import SCORE_GPUS, UsesGpu, booked_gpus, taken_gb
 from curation.recipe import Tables, resolve
 from curation.steps import StepSpec, steps_of
 from curation.work import Plan
 from operators import OPERATORS
 from operators.aesthetic import Aesthetic
+from operators.caption_alignment import CaptionAlignment
 from operators.clip_frames import Clip
 from operators.faces import Faces
 from operators.text_area import TextArea
@@ -85,7 +86,7 @@ def test_steps_are_described_by_their_specs() -> None:
     assert specs == [
         StepSpec("probe"),
         StepSpec("analyse"),
-        StepSpec("people", 8, holds_models=True, gpus=SCORE_GPUS),
+        StepSpec("people", 8, holds_models=True, gpus=SCORE_GPUS, gpu_memory_gb=taken_gb([Faces()])),
         StepSpec("text", 8, holds_models=True),
         StepSpec("cut"),
         StepSpec("finish", 8),
@@ -94,6 +95,11 @@ def test_steps_are_described_by_their_specs() -> None:
 
 def test_the_last_step_books_for_its_captioner_else_for_what_compares_captions() -> None:
     alignment: dict[str, object] = {"operators": {"caption_alignment": {}}}
-    assert specs_of(alignment)[-1] == StepSpec("finish", 8, holds_models=True, gpus=SCORE_GPUS)
+    taken = taken_gb([CaptionAlignment()])
+    assert specs_of(alignment)[-1] == StepSpec("finish", 8, holds_models=True, gpus=SCORE_GPUS, gpu_memory_gb=taken)
     vllm = {"caption": {"captioner": "vllm", "settings": {"tensor_parallel": 2, "max_num_seqs": 32}}}
-    assert specs_of({**alignment, **vllm})[-1] == StepSpec("finish", 8, holds_models=True, at_once=12, gpus=2.0)
+    (both,) = [spec for spec in specs_of({**alignment, **vllm}) if spec.name == "finish"]
+    assert replace(both, gpu_memory_gb=0.0) == StepSpec(
+        "finish", 8, holds_models=True, at_once=12, gpus=2.0, fills_gpus=True
+    )
+    assert both.gpu_memory_gb > taken

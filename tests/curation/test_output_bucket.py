@@ -276,3 +276,6 @@ def test_a_vae_trains_on_an_output_in_a_bucket_as_on_a_local_one(bucket_url: str
         losses.append([value["vae"] for value in map(json.loads, lines) if value["what"] == "train"])
     assert losses[0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    config = (tmp_path / "remote" / "config.yaml").read_text()
+    assert f"metadata: {bucket_url}" in config
+    assert str(tmp_path / "stage") not in config

@@ -16,6 +16,8 @@ from runs import assert_same_output, rows_of
 from captioners import CAPTIONERS
 from core.errors import UserError
 from curation.engine.booking import book_workers, elastic
+from curation.engine.capacity import NodeCapacity
+from curation.engine.connecting import not_joined
 from curation.engine.ray_runner import RayRunner, start_ray
 from curation.engine.runners import InlineRunner
 from curation.inputs.sources import find_sources
@@ -71,7 +73,7 @@ def test_bookings_leave_room_for_a_task_of_every_step(cpus: float) -> None:
     recipe, captioner = five_pools()
     plan = Plan(recipe, "out")
     steps = steps_of(plan, captioner)
-    bookings = book_workers(plan, steps, cpus)
+    bookings = book_workers(plan, steps, [NodeCapacity("one", cpus)])
     pools = sum(b.workers * b.cpus for s in steps if s.spec.holds_models for b in [bookings[s.spec.name]])
     assert len([s for s in steps if s.spec.holds_models]) == 5
     for step in steps:
@@ -84,7 +86,7 @@ def test_on_a_cluster_steps_take_what_joins_and_pools_stay_within_the_recipe(cpu
     recipe, captioner = five_pools()
     plan = Plan(recipe, "out")
     steps = steps_of(plan, captioner)
-    bookings = book_workers(plan, steps, cpus)
+    bookings = book_workers(plan, steps, [NodeCapacity("one", cpus)])
     assert all(booking.is_fixed for booking in bookings.values())
     grown = elastic(bookings, plan, steps)
     for step in steps:
@@ -94,7 +96,9 @@ def test_on_a_cluster_steps_take_what_joins_and_pools_stay_within_the_recipe(cpu
     shares = [grown[s.spec.name].cpus for s in steps if not s.spec.holds_models]
     assert len(set(shares)) == len(shares), "equal shares would be fused"
     wide = Plan(replace(recipe, workers=Workers(score_max=500, analyse=7)), "out")
-    grown = elastic(book_workers(wide, steps_of(wide, captioner), cpus), wide, steps_of(wide, captioner))
+    grown = elastic(
+        book_workers(wide, steps_of(wide, captioner), [NodeCapacity("one", cpus)]), wide, steps_of(wide, captioner)
+    )
     assert {grown[s.spec.name].most for s in steps if s.spec.holds_models} == {500}
     assert grown["analyse"].most == 7
     on_gpu = {name: replace(booking, gpus=0.25) for name, booking in bookings.items()}
@@ -107,7 +111,7 @@ def test_what_cannot_fit_is_said_with_its_numbers() -> None:
     with pytest.raises(
         UserError, match=r"5 pools of 50 model workers .* book 25.0 CPUs of 2; .* workers.score to 2 or"
     ):
-        book_workers(plan, steps_of(plan, captioner), 2)
+        book_workers(plan, steps_of(plan, captioner), [NodeCapacity("one", 2)])
 
 
 def test_what_a_worker_met_when_it_loaded_a_model_is_told_in_its_own_words() -> None:
@@ -132,6 +136,16 @@ def test_no_cluster_is_said_at_once() -> None:
         pytest.skip("this session's own Ray is up")
     with pytest.raises(UserError, match="no cluster answers"):
         start_ray("127.0.0.1:1")
+
+
+def test_a_cluster_of_other_versions_is_told_with_both() -> None:
+    told = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+        "This process on 10.0.0.1 was started with:\n    Ray: 2.55.1\n    Python: 3.12.0\n"
+    )
+    line = str(not_joined("10.0.0.2:6379", RuntimeError(told)))
+    assert "the cluster runs Ray 2.60.0 on Python 3.11.7, and this process Ray 2.55.1 on Python 3.12.0" in line
+    assert "no cluster answers (gone)" in str(not_joined("10.0.0.2:6379", ConnectionError("gone\nmore")))
 
 
 @pytest.mark.slow

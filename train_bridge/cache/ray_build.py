@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 
 from core.errors import UserError
-from curation.engine.booking import MODEL_CPUS
+from curation.engine.capacity import MODEL_CPUS
 from curation.engine.ray_runner import start_ray
 from models.errors import ModelError
 from models.geometry import Bucket, LatentGrid

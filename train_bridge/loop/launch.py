@@ -16,8 +16,8 @@ from curation.engine.ray_runner import start_ray
 from models.accelerator import own_device, use_device
 from models.errors import ModelError
 from models.quiet import quiet_libraries
-from train_bridge.config import TrainConfig, load_config
-from train_bridge.loop.job import CONFIG_FILE, build_job, cache_folder
+from train_bridge.config import TrainConfig
+from train_bridge.loop.job import build_job, cache_folder
 from train_bridge.loop.nonfinite import StoppedError
 from train_bridge.loop.parallel import Worker
 from train_bridge.loop.stop_when import ReachedError
@@ -38,7 +38,7 @@ def launch(config: TrainConfig, run: Path, ray_address: str | None = None) -> No
 
     Args:
         config: the resolved config.
-        run: the run's folder, with the config and the rows in it, visible to all workers.
+        run: the run's folder, with the rows in it, visible to all workers.
         ray_address: of a cluster; None: Ray is started here when there are workers.
 
     Raises:
@@ -63,7 +63,7 @@ def launch(config: TrainConfig, run: Path, ray_address: str | None = None) -> No
     failures = FailureConfig(max_failures=settings.max_restarts)
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"run": str(run)},
+        train_loop_config={"run": str(run), "config": config},
         scaling_config=scaling,
         run_config=RunConfig(storage_path=str(storage.resolve()), name="run", failure_config=failures),
     )
@@ -81,7 +81,7 @@ def train_worker(settings: dict[str, Any]) -> tuple[str, bool] | None:
     """Train as one worker; return why all of them stopped before the end, if they did, and if by `watch.stop_when`."""
     quiet_libraries()
     run = Path(settings["run"])
-    config = load_config(run / CONFIG_FILE)
+    config: TrainConfig = settings["config"]  # which names copies of this machine, where the file names URLs
     # More threads than CPUs booked make torch up to a hundred times slower, and one thread adds up in one order.
     torch.set_num_threads(config.launch.cpus_per_worker)
     context = train.get_context()

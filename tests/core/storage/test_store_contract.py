@@ -1,20 +1,34 @@
-"""Every store keeps the same promises: the same cases against a local folder and a bucket."""
+"""Every store keeps the same promises: the same cases against a local folder and buckets of four servers."""
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from object_servers import SERVICES, Service
 
 from core.errors import UserError
+from core.storage.lease import object_lease
+from core.storage.object_store import ObjectStore
 from core.storage.opening import open_store
 from core.storage.store import MissingError, Store, StoreError
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture(params=["local", "moto", *SERVICES])
+def store(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    service_of: Callable[[str], Service],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Store:
     if request.param == "local":
         return open_store(tmp_path / "store")
-    return open_store(request.getfixturevalue("bucket_url") + "/some/folder")
+    if request.param == "moto":
+        return open_store(request.getfixturevalue("bucket_url") + "/some/folder")
+    service = service_of(request.param)
+    service.point_at(monkeypatch, tmp_path)
+    return open_store(service.bucket_url() + "/some/folder")
 
 
 def test_what_is_put_is_read_and_listed_with_its_size(store: Store) -> None:
@@ -101,7 +115,34 @@ def test_deleted_is_gone(store: Store) -> None:
         store.read("x")
 
 
-def test_one_holds_a_lease_at_a_time_and_gives_it_back(store: Store) -> None:
+def test_copies_are_made_within_the_store_under_any_name(store: Store) -> None:
+    names = ("a b.mp4", "50% off.mp4", "\u00fc+x&y=1.mp4", "deep/er/x#1?.mp4")
+    for name in names:
+        version = store.put(name, name.encode())
+        assert store.stat(name).version == version
+        copied = store.copy(name, f"copies/{name}")
+        assert store.read(f"copies/{name}", version=copied) == name.encode()
+    assert [e.key for e in store.list("copies/")] == sorted(f"copies/{name}" for name in names)
+    assert [store.stat(e.key) for e in store.list()] == list(store.list())
+    with pytest.raises(MissingError):
+        store.copy("no/such.mp4", "copies/x")
+
+
+def test_what_is_replaced_must_still_have_its_version(store: Store) -> None:
+    if not isinstance(store, ObjectStore):
+        pytest.skip("only leases of buckets are replaced so")
+    first = store.put("lock", b"first")
+    assert store.put_if_unchanged("lock", b"second", first)
+    assert not store.put_if_unchanged("lock", b"too late", first)
+    second = store.stat("lock").version
+    assert store.read("lock", version=second) == b"second"
+    store.delete("lock")
+    assert not store.put_if_unchanged("lock", b"too late", second)
+    assert list(store.list()) == []
+
+
+def test_one_holds_a_lease_at_a_time_and_gives_it_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.storage.object_store.object_lease", partial(object_lease, beat_s=0.2))
     with store.lease("locks/run") as lease:
         lease.check()
         with pytest.raises(UserError, match="in use by process"), store.lease("locks/run"):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +113,20 @@ def test_a_profile_is_used_where_the_environment_holds_no_keys(
         store_of_nobody.read("x")
 
 
+def test_who_waits_for_a_dead_holder_says_so_once(bucket_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_object_store(bucket_url)
+    store.put("lock", b'{"owner": "process 7 on \\u001b[1mfar", "token": "x", "held_s": 12}')
+    with object_lease(store, "lock", 0.1, 0.6):
+        (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        rf"waiting up to \d s: process 7 on .*far \(for 12 s\) held {bucket_url} and has been silent for 0 s", line
+    )
+    assert "\x1b" not in line
+    with object_lease(store, "lock", 0.1, 0.6):  # which is free
+        pass
+    assert capsys.readouterr().err == ""
+
+
 def test_a_dead_holder_loses_its_lease_and_a_silent_one_knows_it(bucket_url: str) -> None:
     store = open_object_store(bucket_url)
     store.put("lock", json.dumps({"owner": "the dead", "token": "0"}).encode())
@@ -126,6 +141,24 @@ def test_a_dead_holder_loses_its_lease_and_a_silent_one_knows_it(bucket_url: str
                 lease.check()
                 time.sleep(0.02)
     assert b"a thief" in store.read("lock")
+
+
+@pytest.mark.parametrize("ignored", ["put_if_absent", "put_if_unchanged"])
+def test_a_storage_that_ignores_conditions_is_not_written_into(ignored: str, bucket_url: str) -> None:
+    class Careless(ObjectStore):
+        def put_if_absent(self, key: str, content: bytes) -> bool:
+            return self._careless("put_if_absent", key, content) or super().put_if_absent(key, content)
+
+        def put_if_unchanged(self, key: str, content: bytes, version: str) -> bool:
+            return self._careless("put_if_unchanged", key, content) or super().put_if_unchanged(key, content, version)
+
+        def _careless(self, name: str, key: str, content: bytes) -> bool:
+            return name == ignored and bool(self.put(key, content))
+
+    store = Careless(open_object_store(bucket_url).place)
+    with pytest.raises(StoreError, match="use one that keeps conditions"), store.lease("lock"):
+        pass
+    assert list(store.list()) == []
 
 
 def test_a_web_server_is_read_only_and_not_listed(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
