@@ -36,7 +36,7 @@ test-vllm: $(VLLM)/.ready  ## the captioner with vLLM's engine, on the CPU
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -m vllm tests/captioners
 
 test-all: $(READY)  ## every test at full size: hours
-	SELECTS_KILLS=50 SELECTS_KILL_POINTS=100000 SELECTS_MUTANTS=500 SELECTS_SOAK_SOURCES=2000 SELECTS_FAMILIES=1 $(PY) -m pytest -m 'not vllm'
+	SELECTS_KILLS=50 SELECTS_KILL_POINTS=100000 SELECTS_MUTANTS=500 SELECTS_SOAK_SOURCES=2000 SELECTS_SIMULATED=10000 SELECTS_FAMILIES=1 $(PY) -m pytest -m 'not vllm'
 	$(MAKE) test-vllm
 
 check: $(READY)  ## style, docstrings, types, import rules, documentation
@@ -63,7 +63,7 @@ stores-npm:
 	npm install --prefix .cache/servers --no-audit --no-fund --no-progress --loglevel=error azurite@3.37.0
 
 bench: $(READY)  ## every benchmark: hours on two cores; each has --rounds and --minutes for less
-	@missed=; for name in floor agreement cuts edits pans overlays scores engine scale steps buckets peers tables captions planner cache_read data_wait tqd gpu plots; do \
+	@missed=; for name in floor agreement cuts edits pans overlays scores engine scale steps buckets peers tables million captions planner cache_read data_wait tqd gpu plots; do \
 		echo "== $$name"; $(PY) -m benchmarks.$$name || missed="$$missed $$name"; \
 	done; [ -z "$$missed" ] || { echo "missed:$$missed"; exit 1; }
 

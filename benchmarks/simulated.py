@@ -30,7 +30,8 @@ from curation.output import compaction
 from curation.output.table import rules_text, write_part
 from curation.pipeline import CurateSettings, Outcome, curate
 from curation.recipe import Recipe, load_recipe
-from curation.steps import Process, Step, StepSpec, steps_of
+from curation.step_spec import Process, Step, StepSpec
+from curation.steps import steps_of
 from curation.types import Captioner, Row, Source
 from curation.work import Plan, Task, clip_id, failed_row, source_columns, source_of, task_columns
 from media.types import Segment, SourceFacts

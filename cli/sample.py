@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part", action="append", default=[], metavar="[FRAMES|]TEXT",
         help="of a long video: what its parts show, one after the other; borders fall between segments",
     )  # fmt: skip
-    parser.add_argument("--overlap", type=int, metavar="N", help="frames that segments share, 4n+1; default 5")
+    parser.add_argument("--overlap", type=int, metavar="N", help="frames that segments share; default 5, of V3: 4")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the family's (V5.1: 50)")
     parser.add_argument("--guidance", type=float, metavar="W", help="1 or less: none; default: the family's (V5.1: 6)")
     parser.add_argument("--sampler", metavar="NAME", help="default: the family's, or the first that fits the weights")

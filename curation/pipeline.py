@@ -48,7 +48,8 @@ from curation.recipe import Recipe, recipe_values
 from curation.report.gather import gather
 from curation.report.summary import Summary, summarise, summarise_table
 from curation.report.write import is_stale, pack_output, write_packed, write_report
-from curation.steps import Step, source_row, steps_of, unfinished_row
+from curation.step_spec import Step
+from curation.steps import source_row, steps_of, unfinished_row
 from curation.types import Captioner, Row, Source
 from curation.work import Plan
 

@@ -7,12 +7,12 @@ A row enters as a planned source, or as a clip that an earlier run left unfinish
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from core.cpu_time import StepClock
 from core.errors import MediaError
@@ -28,54 +28,13 @@ from curation.judge import judge, rules_of, still_undecided
 from curation.output.folder import caption_operators
 from curation.output.table import rules_text, write_part
 from curation.recipe import Rule
+from curation.step_spec import Process, Step, StepSpec
 from curation.types import Captioner, ClipInput, Operator, Row, Sampling, Scorer, Scores, Source
 from curation.work import Plan, Task, failed_row, source_columns, source_of, span_of, task_from_json, task_to_json
 from media.types import SourceFacts
 
-Process = Callable[[Sequence[Row]], Iterator[Row]]
 SMALL_BYTES = 1_000_000
 """of a source that half a second of one core's work will do"""
-
-
-@dataclass(frozen=True)
-class StepSpec:
-    """What a runner knows of a step.
-
-    Attributes:
-        name: what progress calls it.
-        batch: rows it takes at a time; None: as many as are handed to a worker together, to see what comes next.
-        holds_models: whether it holds something heavy and so has workers of its own; else any worker may do it.
-        at_once: batches that one worker may have under way at a time.
-        gpus: that one worker books where there are any.
-        gpu_memory_gb: that one worker takes of each GPU; 0: not known, then `gpus` alone is booked.
-        fills_gpus: whether it leaves nothing of its GPUs to others, however large they are.
-    """
-
-    name: str
-    batch: int | None = 1
-    holds_models: bool = False
-    at_once: int = 1
-    gpus: float = 0.0
-    gpu_memory_gb: float = 0.0
-    fills_gpus: bool = False
-
-
-class Step(Protocol):
-    """One step: settings that travel to the workers; `start` loads what it holds there."""
-
-    @property
-    def plan(self) -> Plan:
-        """The run that it belongs to."""
-        ...
-
-    @property
-    def spec(self) -> StepSpec:
-        """What a runner knows of it."""
-        ...
-
-    def start(self, report: Report) -> Process:
-        """Return the function from a batch of rows to rows."""
-        ...
 
 
 def steps_of(plan: Plan, captioner: Captioner) -> list[Step]:

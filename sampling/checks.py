@@ -125,7 +125,7 @@ def check(request: Request, model: ModelFacts) -> Job:
         raise UserError(
             f"leaves {done} of {steps} steps, {least} are needed", field="strength", value=strength, fix="raise it"
         )
-    windows = _windows(request, num_frames, model.grid)
+    windows = _windows(request, num_frames, model)
     overlap, segments, length = windows.overlap, windows.count, windows.length
     steering = fitted(steering, request, length_of(segments, num_frames, overlap), fps, bucket, model.maps)
     mode: Mode = "text_to_image" if num_frames == 1 else "text_to_video"
@@ -270,22 +270,24 @@ def _check_mask(video: Medium, mask: Medium) -> None:
         )
 
 
-def _windows(request: Request, num_frames: int, grid: LatentGrid) -> Windows:
+def _windows(request: Request, num_frames: int, model: ModelFacts) -> Windows:
     """Return the segments and what they share."""
     if request.segments is None and request.length is None and not request.prompts:
         return Windows(num_frames, 0, 1, num_frames)
     if num_frames == 1:
         raise UserError("`segments`, `length` and `prompts` continue a video; ask for more than one of `num_frames`")
-    most = grid.nearest_frames(num_frames - 1)[0]  # the longest that leaves something to be made
-    usual = min(grid.nearest_frames(USUAL_OVERLAP - 1)[1], most)
-    overlap = usual if request.overlap is None else request.overlap
-    if not 1 <= overlap <= most or not grid.takes_frames(overlap):
-        low, high = grid.nearest_frames(overlap)
-        n = min(most, low if overlap - low < high - overlap else high)
-        raise UserError(
-            f"must be {grid.rule} and at most {most} of {num_frames} frames",
-            field="overlap",
-            value=overlap,
-            fix=f"take {n}",
-        )
-    return windows_of(request, num_frames, overlap)
+    grid = model.grid
+    # A mask that a VAE of slices encodes hides frame by frame, so any number of frames is handed on. Else they are
+    # encoded by themselves; and a causal VAE's mask says of four frames at once whether they are known.
+    frame_by_frame = model.has_condition and grid.frames_per_slice > 0
+    most = num_frames - 1 if frame_by_frame else grid.nearest_frames(num_frames - 1)[0]  # something is left to be made
+    usual = model.family.sampler.overlap or min(grid.nearest_frames(USUAL_OVERLAP - 1)[1], most)
+    overlap = min(usual, most) if request.overlap is None else request.overlap
+    if 1 <= overlap <= most and (frame_by_frame or grid.takes_frames(overlap)):
+        return windows_of(request, num_frames, overlap)
+    low, high = (overlap, overlap) if frame_by_frame else grid.nearest_frames(overlap)
+    n = max(1, min(most, low if overlap - low < high - overlap else high))
+    rule = "" if frame_by_frame else f"{grid.rule} and "
+    raise UserError(
+        f"must be {rule}at most {most} of {num_frames} frames", field="overlap", value=overlap, fix=f"take {n}"
+    )

@@ -137,7 +137,8 @@ class Request:
         prompts: of a long video: what its stretches show, one after the other, in place of `prompt`. Without their
             lengths the segments are shared out evenly, one to each where neither `segments` nor `length` is given. A
             border between two of them falls on the nearest border between segments.
-        overlap: frames that segments share, 4n+1; None: 5, or 1 where segments have no more than 5.
+        overlap: frames that segments share, as the VAE takes them (V5: 4n+1), of V3 any number; None: the family's,
+            else 5 or the next that the VAE takes, or 1 where segments have no more than 5.
         control: a control map, video or image, or footage that one is made of; needs a control model.
         control_kind: which map is made of it; `as_is`: it is one.
         reference: an image whose look the video shall have; needs a model that sees one.

@@ -164,6 +164,13 @@ class ObjectiveSettings:
         "export; null: the base's, or 1 without model.base",
         above=0,
     )
+    high_noise_weight: float = key(
+        1.0,
+        "epsilon: where there is more noise than picture, a row's error counts as many times as there is more, at most "
+        "so many times (truncated SNR, arXiv 2202.00512), without which a short training learns little from captions; "
+        "1: all rows alike, as published",
+        min=1,
+    )
     text_dropout: float = key(0.1, "share of rows trained with the empty caption, for guidance", min=0, max=1)
 
 

@@ -17,7 +17,8 @@ def objective_for(config: TrainConfig, parts: Parts) -> Objective:
     """
     assert parts.transformer is not None
     facts = defaults_of(parts.transformer).objective
-    return family_objective(facts, config.objective.kind, config.objective.shift, parts.scheduler)
+    asked = config.objective
+    return family_objective(facts, asked.kind, asked.shift, parts.scheduler, asked.high_noise_weight)
 
 
 def with_shift(config: TrainConfig, parts: Parts) -> TrainConfig:

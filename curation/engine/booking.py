@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from core.errors import UserError
 from curation.engine.capacity import MODEL_CPUS, ROUNDING, NodeCapacity, Pool, misfit, pool_of
-from curation.steps import Step, StepSpec
+from curation.step_spec import Step, StepSpec
 from curation.work import Plan
 
 SPARE_TASKS = 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.errors import UserError
-from curation.steps import StepSpec
+from curation.step_spec import StepSpec
 
 MODEL_CPUS = 0.1
 """What a model worker books of a CPU: it computes while the others wait, and the system shares fairly."""

@@ -8,7 +8,7 @@ from core.errors import RunError
 from core.progress import Display, Tally
 from curation.engine.runners import Runner
 from curation.output.remote import RemoteOutput
-from curation.steps import Step
+from curation.step_spec import Step
 from curation.types import Row
 from curation.work import Plan
 

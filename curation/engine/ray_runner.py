@@ -44,7 +44,7 @@ from curation.engine.node_look import RunNeeds  # noqa: E402
 from curation.engine.ray_nodes import capacities, expect_fit_nodes  # noqa: E402
 from curation.engine.ray_worker import Job, TallyActor, Worker, do_step, packed  # noqa: E402
 from curation.output.deliveries import Handoff, shared_mark  # noqa: E402
-from curation.steps import Step  # noqa: E402
+from curation.step_spec import Step  # noqa: E402
 from curation.types import Row  # noqa: E402
 from curation.work import Plan  # noqa: E402
 
@@ -197,8 +197,9 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
 
 
 def _rows_ahead(step: Step, workers: int) -> int:
-    """Return how many rows may wait for a step, so that its workers find their next batches there."""
-    return max(8, (step.spec.at_once + 1) * (_batch(step) or 1) * workers)
+    """Return how many rows or blocks of them may wait for a step, so that its workers find their next batches there."""
+    wanted = (step.spec.at_once + 1) * (_batch(step) or 1) * workers
+    return wanted if step.plan.shares_blocks else max(8, wanted)
 
 
 def _batch(step: Step) -> int | None:

@@ -17,7 +17,8 @@ from core.progress import Done, Tally
 from core.storage.urls import is_url
 from curation.engine.blocks import few_together, many_together
 from curation.output.deliveries import Delivery, Handoff, delivery_of
-from curation.steps import Process, Step, needs_a_worker
+from curation.step_spec import Process, Step
+from curation.steps import needs_a_worker
 from curation.types import Row
 from curation.work import Plan
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from core.progress import Display, Done, Tally
 from curation.analysis.media_calls import close_media
-from curation.steps import Process, Step
+from curation.step_spec import Process, Step
 from curation.types import Row
 from curation.work import Plan
 

@@ -3,7 +3,15 @@
 from typing import Any
 
 from models.denoise.learned_sigma import LearnedSigma
-from models.denoise.objectives import Diffusion, Kind, Objective, make_objective, objective_of, shift_of
+from models.denoise.objectives import (
+    Diffusion,
+    Kind,
+    Objective,
+    make_objective,
+    objective_of,
+    shift_of,
+    with_high_noise_weight,
+)
 from models.transformers.defaults import ObjectiveFacts
 
 
@@ -23,7 +31,11 @@ def shift_for(facts: ObjectiveFacts, scheduler: dict[str, Any] | None) -> float:
 
 
 def family_objective(
-    facts: ObjectiveFacts, kind: Kind | None, shift: float | None, scheduler: dict[str, Any] | None
+    facts: ObjectiveFacts,
+    kind: Kind | None,
+    shift: float | None,
+    scheduler: dict[str, Any] | None,
+    high_noise_weight: float = 1.0,
 ) -> Objective:
     """Make the objective of a model.
 
@@ -32,14 +44,16 @@ def family_objective(
         kind: what shall be predicted; None: `kind_for`.
         shift: of the flow's noise levels; None: `shift_for`.
         scheduler: the base's `scheduler_config.json`; None: a new model, with the family's where it predicts the same.
+        high_noise_weight: see `Diffusion`; 1: as published.
 
     Raises:
-        ModelError: the base was trained for another objective, or a shift where there is no flow.
+        ModelError: the base was trained for another objective, a shift where there is no flow, or a weight where no
+            noise is predicted.
     """
     kind = kind or kind_for(facts, scheduler)
     if scheduler is None and facts.scheduler is not None and kind == facts.kind:
         scheduler = dict(facts.scheduler)
-    objective = make_objective(kind, shift, scheduler)
+    objective = with_high_noise_weight(make_objective(kind, shift, scheduler), high_noise_weight)
     if facts.variance == "trained" and isinstance(objective, Diffusion) and objective.kind == "epsilon":
         return LearnedSigma(objective)
     return objective

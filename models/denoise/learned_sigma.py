@@ -114,7 +114,7 @@ class LearnedSigma:
                 f"take one with {2 * channels} output channels"
             )
         said, variance = prediction.float().chunk(2, dim=1)
-        error = squared_error(said, self.target(latents, noise, timesteps))
+        error = self.mean.weighted(squared_error(said, self.target(latents, noise, timesteps)), timesteps)
         return error + bound_bits(self.posterior, said.detach(), variance, latents, noisy, timesteps)
 
     def scheduler_config(self) -> dict[str, Any]:

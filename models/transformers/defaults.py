@@ -40,6 +40,7 @@ class SamplerFacts:
         image_from: share of the steps, from the first on, without the tokens of a condition image.
         width_px: of a sample.
         height_px: of a sample.
+        overlap: frames that the segments of a long video share; None: as the VAE takes them.
         smooths: whether borders between slices are softened where a sample is decoded (`models.vae.smooth`).
     """
 
@@ -51,6 +52,7 @@ class SamplerFacts:
     image_from: float = 0.0
     width_px: int = 512
     height_px: int = 512
+    overlap: int | None = None
     smooths: bool = False
 
 

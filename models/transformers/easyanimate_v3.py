@@ -49,7 +49,9 @@ V3 = PixArtFamily(
         objective=NOISE,
         kinds=EASYANIMATE_V3,
         masks={"box": 0.05, "all": 0.3, "first_frames": 0.3, "both_ends": 0.3, "timed_box": 0.05},
-        sampler=SamplerFacts("dpm++", steps=25, guidance=7.0, num_frames=144, fps=24.0, image_from=0.5, smooths=True),
+        sampler=SamplerFacts(
+            "dpm++", steps=25, guidance=7.0, num_frames=144, fps=24.0, image_from=0.5, overlap=4, smooths=True
+        ),
         image_encoder="clip_embedding",
         reference_noise=False,
     ),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_what_reviewers_say_of_an_output_in_a_bucket_is_committed_and_judged(
 ) -> None:
     dropped, captioned = list(rows_of(out))[:2]
     film = (out / rows_of(out)[captioned]["clip_path"]).read_bytes()
+    monkeypatch.setenv("SELECTS_COMMIT_S", "0.1")
     store = open_object_store(url)
 
     def visit(page: TestClient) -> None:
@@ -97,6 +99,10 @@ def test_what_reviewers_say_of_an_output_in_a_bucket_is_committed_and_judged(
             assert page.post("/api/reviews", json=saying).status_code == 200
         assert any(entry.key == LEASE for entry in store.list())  # nobody else writes meanwhile
         assert run("select", url) == 2
+        until = time.monotonic() + 60
+        while JOURNAL not in last_commit(store).files:  # committed while the review goes on
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
     served(monkeypatch, visit)
     assert run("review", url) == 0

@@ -16,7 +16,8 @@ from curation.engine.booking import Booking, book_workers
 from curation.engine.capacity import NodeCapacity, Pool, away_from, misfit, pool_of
 from curation.gpus import CONTEXT_GB, SCORE_GPUS, taken_gb
 from curation.recipe import Tables, resolve
-from curation.steps import StepSpec, steps_of
+from curation.step_spec import StepSpec
+from curation.steps import steps_of
 from curation.work import Plan
 from operators import OPERATORS
 from operators.aesthetic import Aesthetic

@@ -10,7 +10,8 @@ from captioners.transformers import Transformers
 from captioners.vllm import Vllm
 from curation.gpus import SCORE_GPUS, UsesGpu, booked_gpus, taken_gb
 from curation.recipe import Tables, resolve
-from curation.steps import StepSpec, steps_of
+from curation.step_spec import StepSpec
+from curation.steps import steps_of
 from curation.work import Plan
 from operators import OPERATORS
 from operators.aesthetic import Aesthetic
@@ -84,7 +85,7 @@ def specs_of(values: dict[str, object]) -> list[StepSpec]:
 def test_steps_are_described_by_their_specs() -> None:
     specs = specs_of({"operators": {"faces": {}, "nsfw": {"device": "cpu"}, "text_area": {}}})
     assert specs == [
-        StepSpec("probe"),
+        StepSpec("probe", batch=None),
         StepSpec("analyse"),
         StepSpec("people", 8, holds_models=True, gpus=SCORE_GPUS, gpu_memory_gb=taken_gb([Faces()])),
         StepSpec("text", 8, holds_models=True),

@@ -19,7 +19,7 @@ from runs import curate, rows_of
 from core.progress import Display, Tally
 from curation.engine import runners
 from curation.schema import BY_NAME
-from curation.steps import Step
+from curation.step_spec import Step
 from curation.types import Row
 from curation.work import Plan
 

@@ -169,3 +169,25 @@ def test_what_has_no_variance_is_refused() -> None:
         objective.losses(latents, latents, latents, latents, torch.tensor([3]))
     with pytest.raises(ModelError, match="epsilon only"):
         LearnedSigma(Diffusion("v_prediction", DDPMScheduler()))
+
+
+def test_where_noise_prevails_errors_count_as_those_of_the_picture() -> None:
+    """And where it does not, as those of the noise; the variance's term is left alone, and much noise is bounded."""
+    plain, weighing = learned(), family_objective(V1, None, None, None, 20.0)
+    steps = torch.tensor([0, 150, 450, 999])
+    latents, noise = draw(1, 4, 4, 1, 3, 3), draw(2, 4, 4, 1, 3, 3)
+    said, variance = noise + 0.1 * draw(3, 4, 4, 1, 3, 3), draw(4, 4, 4, 1, 3, 3)
+    noisy = plain.corrupt(latents, noise, steps)
+    seen = (torch.cat([said, variance], dim=1), latents, noise, noisy, steps)
+    of_noise = (said - noise).square().flatten(1).mean(1)
+    kept = plain.mean.schedule.alphas_cumprod[steps].view(-1, 1, 1, 1, 1)
+    guess = (noisy - (1 - kept).sqrt() * said) / kept.sqrt()
+    of_picture = (guess - latents).square().flatten(1).mean(1)
+    more = weighing.losses(*seen) - plain.losses(*seen)
+    torch.testing.assert_close(more[:2], torch.zeros(2), rtol=0, atol=0)
+    assert kept[2] < 0.5 < kept[1]
+    torch.testing.assert_close(more[2], of_picture[2] - of_noise[2], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(more[3], 19 * of_noise[3], rtol=1e-3, atol=1e-5)
+    for kind, facts in (("v_prediction", V4), ("flow", ObjectiveFacts("flow"))):
+        with pytest.raises(ModelError, match=f"is for epsilon, not for {kind}; set it to 1"):
+            family_objective(facts, None, None, None, 2.0)

@@ -1,8 +1,11 @@
 """What a family's models cannot sample is told in one line before any weights are loaded, for each family."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pipelines import picture
@@ -14,6 +17,10 @@ from models.lora.form import AdapterForm
 from models.text.table import TEXT_ENCODERS
 from models.transformers.table import find_architecture
 from models.vae.video_vae import PRESETS, build_vae
+from sampling.checks import check
+from sampling.model import open_model
+from sampling.model_facts import read_model
+from sampling.request import Options, Request
 
 torch.set_num_threads(1)
 VAES = {"v1": "tiny-image-vae", "v2": "tiny-magvit4", "v3": "tiny-slice", "v4": "tiny-cached-slice"}
@@ -60,6 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("v1", "--image first.png --end-image first.png", "no condition channels"),
         ("v4", "--image first.png --end-image first.png", "no condition channels"),
         ("v1", "--lora lora_v4/pytorch_lora_weights.safetensors", "trained on it"),
+        ("v2", "--segments 2 --overlap 4", "--overlap 4: must be 9n or 1 and at most 63 of 72 frames; take 1"),
+        ("v3", "--segments 2 --overlap 72", "--overlap 72: must be at most 71 of 72 frames; take 71"),
+        ("v4", "--segments 2 --overlap 4", "--overlap 4: must be 8n or 1 and at most 64 of 72 frames; take"),
         ("v2", "--lora lora_v3/pytorch_lora_weights.safetensors", "trained on it"),
         ("v4", "--lora lora_v1/pytorch_lora_weights.safetensors", "trained on it"),
     ],
@@ -83,6 +93,8 @@ def test_what_a_family_cannot_do_is_one_line_before_weights_are_loaded(
         ("v2", "tiny-slice", "magvit4"),
         ("v3", "tiny-magvit4", "slice"),
         ("v4", "tiny-magvit4", "cached_slice"),
+        ("v3", "tiny-cached-slice", "a VAE of kind cached_slice"),
+        ("v4", "tiny-slice", "a VAE of kind slice"),
     ],
 )
 def test_a_vae_of_another_family_is_one_line(
@@ -98,3 +110,21 @@ def test_a_vae_of_another_family_is_one_line(
     assert run_pipeline.main(["sample", str(mixed), "--prompt", "snow", "--output", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ") and "\n" not in line and expected in line
+
+
+def test_a_long_video_of_v3_goes_on_from_any_number_of_frames(folder: Path, tmp_path: Path) -> None:
+    facts = read_model(folder / "v3", Options())
+    assert check(Request("snow", segments=2), facts).overlap == 4  # as published
+    whole = tmp_path / "v3"
+    shutil.copytree(folder / "v3", whole)
+    torch.manual_seed(0)
+    family, config = find_architecture("tiny-v3")
+    assert config is not None
+    family.build(config).save_pretrained(whole / "transformer")  # type: ignore[operator]
+    build_vae(PRESETS["tiny-slice"]).save_pretrained(whole / "vae")
+    request = Request("snow", num_frames=8, steps=2, guidance=1.0)
+    model = open_model(whole, Options())
+    one = model.sample(request).frames
+    two = model.sample(replace(request, segments=2, overlap=3)).frames
+    assert len(one) == 8 and len(two) == 13
+    np.testing.assert_array_equal(two[:5], one[:5])  # what is before the overlap is the first segment's

@@ -34,7 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("v2", "tiny-slice", (), ("kind slice (8n or 1", "magvit4 (9n or 1")),
         ("v3", "tiny-magvit4", (), ("kind magvit4", "of slice")),
         ("v4", "tiny-magvit4", (), ("kind magvit4", "cached_slice")),
+        ("v3", "tiny-cached-slice", (), ("kind cached_slice", "of slice")),
+        ("v4", "tiny-slice", (), ("kind slice", "of cached_slice")),
         ("v5", "tiny-magvit4", (), ("4 latent channels", "wants 16")),
+        ("v4", "tiny-cached-slice", ("objective.high_noise_weight=20",), ("high_noise_weight 20", "set it to 1")),
         ("v2", "tiny-magvit4", ("buckets.frames=[16]",), ("buckets.frames 16", "9 and 18")),
         ("v3", "tiny-slice", ("buckets.frames=[12]",), ("buckets.frames 12", "8 and 16")),
         ("v1", "tiny-image-vae", ("buckets.sizes_px=[16]",), ("sizes_px 16", "multiples of 32")),
@@ -66,3 +69,9 @@ def test_the_tiny_configs_fit_the_vaes_that_they_name(folder: Path, family: str)
     vae = dict(zip(("v1", "v2", "v3", "v4", "v5"), (*VAES[1:], VAES[0]), strict=True))[family]
     config = load_config(CONFIGS / f"train_{family}_tiny.yaml", [f"model.vae={folder / vae}"])
     check_frames(config, find_parts(config))
+
+
+@pytest.mark.parametrize("family", ["v1", "v2", "v3"])
+def test_configs_of_published_sizes_weigh_errors_as_published(family: str) -> None:
+    objective = load_config(CONFIGS / f"train_{family}.yaml").objective
+    assert (objective.kind, objective.high_noise_weight) == ("epsilon", 1.0)
