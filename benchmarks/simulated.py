@@ -9,7 +9,8 @@ the path alone, so that any two runs over the same sources are equal. Every acce
 import argparse
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
@@ -74,6 +75,11 @@ class SimulatedMedia:
         file.touch()
         size = {"clip_width_px": 1280, "clip_height_px": 720, "clip_fps": 25.0, "clip_num_frames": 100}
         return Cut({"clip_path": path, "clip_cut": "transcode", **size}, None)
+
+    @contextmanager
+    def reading_ahead(self, sources: Sequence[Source]) -> Iterator[None]:
+        """Read nothing ahead."""
+        yield
 
     def task_of(self, row: Row) -> Task:
         """Return the one segment of a clip's source."""

@@ -9,7 +9,7 @@ folding sees as one.
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby, takewhile
 from pathlib import Path
@@ -26,6 +26,8 @@ from curation.schema import Writer, part_schema
 LOOK_S = 1.0
 PARTS_TOGETHER = (256, 32)
 """of workers, which hold a few rows each; of the first level"""
+GROUP_ROWS = 16_384
+"""in memory at a time"""
 SETTLED_S = 10.0
 """age from which no older part is still to appear: a worker names a part by the time at which it begins to write it"""
 _moving = threading.Lock()
@@ -92,12 +94,13 @@ def _merge_all(files: Sequence[Path], writers: Sequence[Writer], level: int) -> 
 def _merge(files: Sequence[Path], schema: pa.Schema, level: int) -> None:
     # The name of the last: what comes after that comes after the merged part, too.
     target = files[-1].with_name(f"{files[-1].stem.split('-')[0]}-{uuid.uuid4().hex[:8]}-{level}.parquet")
-    tables: Iterable[pa.Table] = (read_as(file, schema) for file in files)
-    if level == 1:  # each holds a few rows
-        tables = [pa.concat_tables(tables).combine_chunks()]
+    held: list[pa.Table] = []
     with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table)
+        for number, file in enumerate(files, 1):
+            held.append(read_as(file, schema))
+            if number == len(files) or sum(map(len, held)) >= GROUP_ROWS:
+                writer.write_table(pa.concat_tables(held).combine_chunks())
+                held = []
     with _moving:
         for file in files:
             file.unlink(missing_ok=True)

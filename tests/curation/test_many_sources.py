@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from benchmarks.simulated import made_up_sources, recipe_for
+from benchmarks.simulated import SimulatedMedia, made_up_sources, recipe_for
+from curation.analysis.media_calls import MediaCalls
 from curation.inputs.many import PlannedSources, Sources, keys_of
 from curation.judge import rules_of
 from curation.output.folding import Unfinished
@@ -86,3 +87,8 @@ def test_clips_of_sources_that_are_gone_keep_their_root(curated):
     work = plan_work(out, recipe, captioner, sources[:1], Unfinished({}), retry_failed=False)
     assert len(work.sources) == 0
     assert {row["clip_id"]: row["source_root"] for row in work.clips} == {"clip-1": "/before", "clip-5": "/before"}
+
+
+def test_simulated_media_answers_to_all_that_steps_ask():
+    asked = {name for name in vars(MediaCalls) if not name.startswith("_")}
+    assert asked <= vars(SimulatedMedia).keys()
