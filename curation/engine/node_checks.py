@@ -208,4 +208,4 @@ def refusal_text(findings: Sequence[Finding], nodes: int) -> str | None:
     first = next(each for each in findings if each.refuses)
     more = len({(each.what, each.fix) for each in findings if each.refuses}) - 1
     words = printable(without_secrets(f"{few} do this run: {first.what}"), SHOWN_CHARACTERS)
-    return f"{words}{f', and {more} more' if more else ''} (see the table); mend them, or take them out of the cluster"
+    return f"{words}{f', and {more} more' if more else ''} (see the table); fix them, or take them out of the cluster"
