@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.digest import digest, file_sha256
-from core.files import atomic_folder, make_folder
+from core.files import atomic_folder, make_folder, remove_leftovers
 from core.storage.place import record_place
 from core.storage.staging import deleted, download, shared, stage_folder, version_number
 from core.storage.store import Entry, Store, StoreError
@@ -68,6 +68,7 @@ def copied(name: str, place: str, files: Mapping[str, Wanted]) -> Iterator[Path]
     above = stage_folder() / "inputs" / hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
     folder = above / digest(place, *([path, files[path].state] for path in sorted(files)))
     make_folder(above)
+    remove_leftovers(above)
     with shared(folder) as lock:
         while not folder.is_dir():
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from core.files import atomic_path, make_folder, remove_leftovers
+from core.files import atomic_path, make_folder, remove_leftovers, temporary_path
 from core.storage.object_store import PART_BYTES, object_at
 from core.storage.store import Entry, MissingError, Store
 
@@ -148,7 +148,9 @@ def deleted(path: Path) -> bool:
         except OSError:
             return False
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            going = temporary_path(path)  # whole under its name or not at all, wherever this is killed
+            os.rename(path, going)
+            shutil.rmtree(going, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
         Path(lock.name).unlink(missing_ok=True)
