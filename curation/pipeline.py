@@ -25,7 +25,7 @@ from core.sanitize import printable, without_secrets
 from core.signals import stoppable
 from curation.engine.runners import Runner
 from curation.export.refresh import refresh_exports
-from curation.inputs.many import NO_SOURCES, PlannedSources, Sources
+from curation.inputs.many import PlannedSources, Sources, no_sources
 from curation.inputs.passed import PassedOver
 from curation.output.compaction import compacting
 from curation.output.folder import (
@@ -40,7 +40,7 @@ from curation.output.folder import (
 )
 from curation.output.folding import Unfinished, drop_parts, fold
 from curation.output.owed import REPORT, RUN, owe, owed, settle
-from curation.output.planning import NO_IDS, UnfinishedClips, Work, plan_work
+from curation.output.planning import UnfinishedClips, Work, no_ids, plan_work
 from curation.output.stash import restored, sync_clip_files
 from curation.output.table import read_table, reusing_memory
 from curation.plugins import packages_of
@@ -202,7 +202,7 @@ def _score_then_finish(flow: _Flow, work: Work) -> _Done:
     done = _Done()
     if len(rows := _rows_of(flow.scoring, work)):
         done = _Done(*_pass(flow.scoring, flow, rows, work))
-    tried = NO_IDS
+    tried = no_ids()
     while done.is_complete:
         work = _accepted_work(flow)
         rows = _rows_of(flow.plan, work)
@@ -220,7 +220,7 @@ def _accepted_work(flow: _Flow) -> Work:
     """Find what clips of a judged table still need; their sources were analysed before."""
     out, recipe = Path(flow.plan.out), flow.plan.recipe
     work = plan_work(out, recipe, flow.captioner, flow.sources, Unfinished({}), retry_failed=False)
-    return replace(work, sources=NO_SOURCES)
+    return replace(work, sources=no_sources())
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +246,7 @@ def _rows_of(plan: Plan, work: Work) -> _Rows:
     """Return the rows that enter the flow."""
     clips = work.clips
     if plan.recipe.duplicates is not None:  # scores first, then captions and files of what is accepted
-        clips = replace(clips, accepted=NO_IDS) if plan.judges_apart else replace(clips, rejected=NO_IDS)
+        clips = replace(clips, accepted=no_ids()) if plan.judges_apart else replace(clips, rejected=no_ids())
     return _Rows(clips, work.sources)
 
 

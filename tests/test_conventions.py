@@ -270,6 +270,13 @@ def test_heavy_libraries_are_not_imported_with_the_command_line() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+def test_media_processes_import_no_pandas() -> None:
+    """It takes a gigabyte of address space, which counts against `limits.memory_gb`."""
+    code = "import sys, curation.analysis.tasks; print([m for m in ('pandas', 'torch', 'ray') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
 def test_no_machine_path_and_no_registry_address_is_committed() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     for name in listed or [str(p) for p in sources()]:

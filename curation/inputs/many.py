@@ -133,7 +133,9 @@ class PlannedSources:
         return {(source.path, source.size_bytes, source.mtime_ns) for source in named}
 
 
-NO_SOURCES = PlannedSources(Sources(SCHEMA.empty_table()), {})
+def no_sources() -> PlannedSources:
+    """Return none. Not a constant: Arrow imports pandas for its first table, which media processes have no room for."""
+    return PlannedSources(Sources(SCHEMA.empty_table()), {})
 
 
 def keys_of(table: pa.Table) -> pa.ChunkedArray:

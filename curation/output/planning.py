@@ -21,7 +21,11 @@ from curation.schema import table_schema
 from curation.types import Captioner, Row
 
 ROWS_AT_ONCE = 1000
-NO_IDS = pa.chunked_array([], pa.string())
+
+
+def no_ids() -> pa.ChunkedArray:
+    """Return no ids of clips; not a constant, see `no_sources`."""
+    return pa.chunked_array([], pa.string())
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +138,7 @@ def _unfinished_clips(
             bare = pc.or_(bare, gone)
     stays = pc.invert(pc.is_in(table["source_path"], again.table["source_path"]))
     wanted = table["clip_id"].filter(pc.and_(pc.and_(accepted, bare), stays))
-    unscored = NO_IDS
+    unscored = no_ids()
     if pooled:
         table = table.filter(pc.and_(pc.equal(table["status"], "rejected"), _any_open(table, pooled)))
         stays = pc.invert(pc.is_in(table["source_path"], again.table["source_path"]))
