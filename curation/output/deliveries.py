@@ -29,7 +29,9 @@ from core.storage.staging import stage_folder
 from core.storage.store import Entry, Store, StoreError
 from curation.folders import PARTS, PREVIEWS
 from curation.output.commits import WORK, Pushed
+from curation.output.compaction import parts_at_rest
 from curation.output.stand_ins import may_stand_in, write_stand_in
+from curation.output.table import part_files
 from curation.schema import FILE_COLUMNS
 from curation.work import Plan
 
@@ -132,16 +134,18 @@ class Receiver:
             StoreError: the storage refuses.
         """
         # Parts first, those of workers that see the folder among them: the files of their clips are there by now.
-        here = [path for path in (self._out / PARTS).glob("[!.]*.parquet") if path.name not in self._seen]
+        here = {path.name for path in part_files(self._out)}
         parts = list(self._store.list(self._handoff.prefix(PARTS)))
         delivered = [_Delivered.of(self._handoff, entry) for entry in self._store.list(self._handoff.prefix(FILES))]
         self.objects = {each.pushed.digest: each.pushed for each in delivered}
         contents = _all(lambda entry: self._store.read(entry.key, version=entry.version), parts)
         if delivered:
-            paths, clips = _told_of([*contents, *filter(None, map(_content, here))])
+            with parts_at_rest():  # those that have been merged since stand in later ones, which are looked at again
+                local = [path.read_bytes() for path in part_files(self._out) if path.name not in self._seen]
+            paths, clips = _told_of([*contents, *local])
             new = [each for each in delivered if each.path in paths or each.clip in clips]
             _all(self._take, [each for each in new if not (self._out / each.path).exists()])
-        self._seen |= {path.name for path in here}
+        self._seen |= here
         for entry, content in zip(parts, contents, strict=True):
             make_folder(self._out / PARTS)
             atomic_write(self._out / PARTS / entry.key.rpartition("/")[2], content)
@@ -160,14 +164,6 @@ class Receiver:
         else:
             content = self._store.read(each.pushed.object, version=each.pushed.version)
             atomic_write(self._out / each.path, content, to_disk=False)
-
-
-def _content(part: Path) -> bytes | None:
-    """Return what a part holds; null where it was merged into another one meanwhile, which is looked at next time."""
-    try:
-        return part.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 @dataclass(frozen=True)
