@@ -106,7 +106,7 @@ def sample(
 
 
 EVERY = "SELECTS_FAMILIES" in os.environ
-"""all take some twenty minutes; without it V1 stands for them"""
+"""all take more than twenty minutes of CPU; without it V1 stands for them"""
 long = pytest.mark.skipif(not EVERY, reason="minutes for each family: set SELECTS_FAMILIES=1, as `make test-all` does")
 
 
