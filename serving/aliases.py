@@ -40,7 +40,7 @@ class Forward(BaseModel):
     is_image: bool = False
     generation_method: str = "Video Generation"
     length_slider: int = 49
-    overlap_video_length: int = 4
+    overlap_video_length: int | None = None  # None: the family's own; its page's 4 is none that V2, V5 and V5.1 take
     partial_video_length: int = 72
     cfg_scale_slider: float = 6.0
     start_image: str | None = None

@@ -8,6 +8,10 @@ from pipelines import write_pipeline
 from served import QUICK, serve
 
 from cli.main import main
+from sampling.request import DEFAULTS
+from serving.aliases import Forward
+from serving.offered import Offered
+from serving.wire import asked_of, request_of
 
 TOKEN = "a-token-of-more-than-16-letters"
 
@@ -72,6 +76,16 @@ def test_easyanimates_own_routes_answer_with_its_fields(pipeline, tmp_path):
     wrong = server.client.post("/easyanimate/infer_forward", json=asked | {"width_slider": 50})
     assert wrong.status_code == 400, "an error has its status, where EasyAnimate's server answers 200"
     server.stop()
+
+
+@pytest.mark.parametrize(("asked", "overlap"), [({}, 5), ({"overlap_video_length": 1}, 1)])
+def test_a_long_video_of_easyanimates_route_overlaps_as_its_family_does(pipeline, tmp_path, asked, overlap):
+    offered = Offered({"tiny": pipeline}, {}, DEFAULTS)
+    whole = {"generation_method": "Long Video Generation", "length_slider": 13, "partial_video_length": 9}
+    form = Forward(prompt_textbox="a red disc", width_slider=48, height_slider=48, **whole, **asked)
+    request = request_of(asked_of(form.request(offered), {}), offered.facts("tiny", ()), tmp_path)
+    job = offered.plan("tiny", (), request)
+    assert (job.length, job.overlap) == (13, overlap)
 
 
 @pytest.mark.parametrize(
