@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -106,20 +107,17 @@ def sample(
 
 
 EVERY = "SELECTS_FAMILIES" in os.environ
-"""all take more than twenty minutes of CPU; without it V1 stands for them"""
+"""all take more than twenty minutes of CPU, so two processes share them; without it V1 stands for them"""
 long = pytest.mark.skipif(not EVERY, reason="minutes for each family: set SELECTS_FAMILIES=1, as `make test-all` does")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "v1",
-        pytest.param("v2", marks=long),
-        pytest.param("v3", marks=long),
-        pytest.param("v4", marks=long),
-        pytest.param("v5", marks=long),
-    ],
-)
+def family(name: str, *values: str) -> Any:
+    """Return the parameters of a family's test; with `--dist loadgroup` one worker trains it once for all of them."""
+    marks = [pytest.mark.xdist_group(name), *([] if name == "v1" else [long])]
+    return pytest.param(name, *values, marks=marks)
+
+
+@pytest.mark.parametrize("name", [family(name) for name in ("v1", "v2", "v3", "v4", "v5")])
 def test_each_caption_samples_its_own_clip(trained: dict[str, Path], tmp_path: Path, name: str) -> None:
     videos = sample(train_family(trained, name) / "video", tmp_path)
     assert videos.keys() == CLIPS.keys()
@@ -127,8 +125,7 @@ def test_each_caption_samples_its_own_clip(trained: dict[str, Path], tmp_path: P
     assert {caption: nearest(frames, CLIPS) for caption, frames in videos.items()} == {c: c for c in CLIPS}
 
 
-@long
-@pytest.mark.parametrize(("name", "guidance"), [("v3", "2"), ("v4", "1"), ("v5", "2")])
+@pytest.mark.parametrize(("name", "guidance"), [family("v3", "2"), family("v4", "1"), family("v5", "2")])
 def test_an_image_goes_on_as_its_clip_does(trained: dict[str, Path], tmp_path: Path, name: str, guidance: str) -> None:
     model, frames = widen_family(trained, name), FAMILIES[name].frames
     vae = load_vae(model / "model" / "vae").eval()
@@ -145,6 +142,7 @@ def test_an_image_goes_on_as_its_clip_does(trained: dict[str, Path], tmp_path: P
     assert min(first_db.values()) >= 25, first_db
 
 
+@pytest.mark.xdist_group("v1")
 def test_a_lora_of_stills_changes_videos_of_v1_towards_them_and_no_layer_along_time(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
