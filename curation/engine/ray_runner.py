@@ -163,8 +163,9 @@ def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: Collectio
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(total, display, finished), daemon=True)
     watcher.start()
+    context = _context(steps, bookings, grows=runner.address is not None)
     try:
-        with ray.data.DataContext.current(_context(steps, bookings)), warnings.catch_warnings():
+        with ray.data.DataContext.current(context), warnings.catch_warnings():
             # Of few sources, which need fewer workers than there may be.
             warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
             for _ in _graph(
@@ -182,7 +183,7 @@ def _run_graph(runner: RayRunner, plan: Plan, steps: list[Step], rows: Collectio
     return final
 
 
-def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataContext:
+def _context(steps: list[Step], bookings: dict[str, Booking], *, grows: bool) -> ray.data.DataContext:
     """Return the settings of this graph alone: other graphs of the process keep their own."""
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -192,6 +193,7 @@ def _context(steps: list[Step], bookings: dict[str, Booking]) -> ray.data.DataCo
     context.memory_usage_poll_interval_s = None
     context.op_resource_reservation_enabled = False  # shares kept for steps without work leave cores idle
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, _FewAhead])
+    context.set_config(_FewAhead.GROWS, grows)
     context.set_config(_FewAhead.ROWS, [_rows_ahead(step, bookings[step.spec.name].workers) for step in steps])
     return context
 
@@ -268,11 +270,14 @@ class _FewAhead(BackpressurePolicy):
 
     ROWS = "selects.rows_waiting"
     """most rows that wait for each step, in order; every row is a block"""
+    GROWS = "selects.grows"
+    """whether nodes may join: Ray within this process is never asked, since one that is going down would not answer"""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         rows = self._data_context.get_config(self.ROWS)
         self._most = dict(zip(list(self._topology)[-len(rows) :], rows, strict=True))
+        self._grows = self._data_context.get_config(self.GROWS)
         self._cpus_at_first = self._cpus = ray.cluster_resources().get("CPU", 1.0)
         self._looked = time.monotonic()
 
@@ -285,7 +290,7 @@ class _FewAhead(BackpressurePolicy):
 
     def _growth(self) -> float:
         """Return by how much the cluster is larger than it was at first: more workers find their batches waiting."""
-        if time.monotonic() - self._looked > CLUSTER_LOOK_S:
+        if self._grows and time.monotonic() - self._looked > CLUSTER_LOOK_S:
             self._cpus, self._looked = ray.cluster_resources().get("CPU", 1.0), time.monotonic()
         return max(1.0, self._cpus / self._cpus_at_first)
 
@@ -295,6 +300,7 @@ class _Total:
 
     def __init__(self, tally: "ray.actor.ActorHandle", stop_file: Path):
         self._tally, self._stop_file = tally, stop_file
+        self._has_gpus = bool(_gpus())
         self._life: str | None = None
         self._before, self._now = Tally(), Tally()
 
@@ -304,9 +310,8 @@ class _Total:
             if life != self._life:
                 self._before, self._life = self._before.plus(self._now), life
             self._now = now
-        total = self._before.plus(self._now)
-        total.gpus = _gpus()
-        return total
+            self._now.gpus = _gpus() if self._has_gpus else {}  # asked only of a cluster that answers: it would hang
+        return self._before.plus(self._now)
 
 
 def _gpus() -> dict[str, float]:
