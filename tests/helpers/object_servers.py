@@ -1,6 +1,6 @@
 """Object stores other than moto's, as processes on loopback: SeaweedFS for S3, fake-gcs-server for GCS, Azurite.
 
-`make stores` installs them into .cache/servers. fake-gcs-server stands behind `gcs_dialect`, which says what it adds.
+`make stores` installs them into .servers. fake-gcs-server stands behind `gcs_dialect`, which says what it adds.
 """
 
 import base64
@@ -25,7 +25,7 @@ import pytest
 from buckets import KEY_ID, SECRET
 from gcs_dialect import gcs_dialect
 
-SERVERS = Path(__file__).resolve().parents[2] / ".cache" / "servers"
+SERVERS = Path(__file__).resolve().parents[2] / ".servers"
 READER, READER_SECRET = "AKIAREADERKEYID00000", "reader-secret-0123456789abcdefghijklmnop"
 AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # noqa: S105
